@@ -1,0 +1,248 @@
+#!/usr/bin/python
+# Copyright: the Diting DR contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fault
+short_description: Inject a drill's fault, revert it, or scan for what faults leave behind
+version_added: 0.1.0
+author:
+  - Diting DR contributors (@diting-dr)
+description:
+  - Injects one real fault. The fault is written down durably and its own revert is armed before
+    anything is broken, so that it goes away by itself when the controller dies.
+  - Run it on the host that is to fail for O(name=postgres_kill), and on the controller for O(name=host_off).
+  - It never judges recovery, and it uses no path that recovery or fencing uses.
+extends_documentation_fragment:
+  - diting.dr.attributes
+attributes:
+  check_mode:
+    support: full
+    details: In check mode nothing is injected or removed; RV(ignore:changed) says what would be.
+  diff_mode:
+    support: none
+  idempotent:
+    support: partial
+    details:
+      - O(state=injected) with an O(fault_id) that is on record already does nothing.
+      - O(state=reverted) and O(state=scanned) change nothing the second time.
+options:
+  name:
+    description:
+      - The fault. Needed for O(state=injected).
+      - V(host_off) is a power loss; O(inject_command) cuts the power and O(limit_command) has
+        the host powered on again later.
+      - V(postgres_kill) sends SIGKILL to the postmaster of O(data_directory).
+    type: str
+    choices: [host_off, postgres_kill]
+  state:
+    description:
+      - V(injected) breaks it.
+      - V(reverted) takes back every fault on record on this host and forgets the records.
+      - V(scanned) only looks for residue.
+    type: str
+    choices: [injected, reverted, scanned]
+    required: true
+  fault_id:
+    description: Name of this injection; lower-case letters, digits and dashes. Needed for O(state=injected).
+    type: str
+  incident_id:
+    description: Incident under which the gate allowed the drill; it is written into the record.
+    type: str
+    default: ""
+  target:
+    description: The host that fails, for the record. The scan also reports under this name.
+    type: str
+    required: true
+  limit_seconds:
+    description: After so many seconds the fault goes away without the controller. Default is the catalogue's.
+    type: int
+  data_directory:
+    description: PostgreSQL data directory, for O(name=postgres_kill).
+    type: path
+  revert_command:
+    description: Shell command that brings the service back when the limit passes, for O(name=postgres_kill).
+    type: str
+    default: systemctl start patroni.service
+  limit_command:
+    description:
+      - Argument list that registers the power-on after the limit, for O(name=host_off).
+        It must exit 0 before anything is injected.
+    type: list
+    elements: str
+    default: []
+  inject_command:
+    description: Argument list that cuts the power, for O(name=host_off). It prints one JSON object.
+    type: list
+    elements: str
+    default: []
+  record_directory:
+    description: Where records are kept on this host.
+    type: path
+    default: /var/lib/diting/faults
+"""
+
+EXAMPLES = r"""
+- name: Kill the postmaster of the primary
+  diting.dr.fault:
+    state: injected
+    name: postgres_kill
+    fault_id: 20261121t090000z-l4-postgres-kill
+    target: "{{ inventory_hostname }}"
+    data_directory: /var/lib/postgresql/15/main
+
+- name: Look for residue
+  diting.dr.fault:
+    state: scanned
+    target: "{{ inventory_hostname }}"
+  register: scan
+"""
+
+RETURN = r"""
+stamps:
+  description: Monotonic times in nanoseconds on the machine that injected, when O(state=injected).
+  type: dict
+  returned: when something was injected
+  sample: {"sent_mono_ns": 1, "gone_mono_ns": 2}
+injected:
+  description: What the injecting command or the signal reported.
+  type: dict
+  returned: when something was injected
+records:
+  description: Faults that were on record on this host before this call, with RV(records[].state) V(injected) or V(expired).
+  type: list
+  elements: dict
+  returned: always
+residue:
+  description: What a fault left behind; empty means clean. V(could_not_look) entries count as residue.
+  type: list
+  elements: dict
+  returned: when O(state=scanned)
+"""
+
+import json
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.diting.dr.plugins.module_utils._fault import (
+    FaultError,
+    FaultStore,
+    kill_and_confirm,
+    look_around,
+    read_postmaster_pid,
+    run_command,
+    utc_now,
+)
+from ansible_collections.diting.dr.plugins.module_utils.core.faults import fault_named, judge_scan
+
+
+def inject(params: dict[str, t.Any], store: FaultStore) -> dict[str, t.Any]:
+    """Write the record, arm the revert, break it; the record goes again when arming fails."""
+    fault = fault_named(params["name"])
+    limit = params["limit_seconds"] or fault.limit_seconds
+    record = {
+        "name": fault.name,
+        "target": params["target"],
+        "incident_id": params["incident_id"],
+        "limit_seconds": limit,
+        "planned_at": utc_now(),
+    }
+    fault_id = params["fault_id"]
+    if fault.name == "host_off":
+        return power_loss(params)
+    pid = read_postmaster_pid(params["data_directory"])
+    store.write(fault_id, {**record, "pid": pid})
+    try:
+        store.arm_revert(fault_id, limit, params["revert_command"])
+    except FaultError:
+        store.forget(fault_id)
+        raise
+    stamps = kill_and_confirm(pid)
+    return {"stamps": stamps, "injected": {"pid": pid, "signal": "SIGKILL"}}
+
+
+def power_loss(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Register the power-on with whoever holds the power, then cut it."""
+    code, out, err = run_command(params["limit_command"])
+    if code != 0:
+        msg = f"the power-on after the limit was not registered, so nothing was cut: {(err or out).strip()}"
+        raise FaultError(msg)
+    sent = time.monotonic_ns()
+    code, out, err = run_command(params["inject_command"])
+    gone = time.monotonic_ns()
+    if code != 0:
+        msg = f"the power of {params['target']} could not be cut (exit {code}): {(err or out).strip()}"
+        raise FaultError(msg)
+    try:
+        told = json.loads(out.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        msg = f"the injecting command printed no JSON object but: {out.strip()[:200]!r}"
+        raise FaultError(msg) from None
+    return {"stamps": {"sent_mono_ns": sent, "gone_mono_ns": gone}, "injected": told}
+
+
+def revert(store: FaultStore, records: list[dict[str, t.Any]], command: str) -> None:
+    """Bring back what is still broken, disarm the timers, forget the records."""
+    for record in records:
+        if record["state"] == "injected":
+            code, _out, err = run_command(["/bin/sh", "-c", command])
+            if code != 0:
+                msg = f"{command!r} failed while reverting {record['fault_id']}: {err.strip()}"
+                raise FaultError(msg)
+        store.disarm(record["fault_id"])
+        store.forget(record["fault_id"])
+
+
+def main() -> t.NoReturn:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "choices": ["host_off", "postgres_kill"]},
+            "state": {
+                "type": "str",
+                "choices": ["injected", "reverted", "scanned"],
+                "required": True,
+            },
+            "fault_id": {"type": "str"},
+            "incident_id": {"type": "str", "default": ""},
+            "target": {"type": "str", "required": True},
+            "limit_seconds": {"type": "int"},
+            "data_directory": {"type": "path"},
+            "revert_command": {"type": "str", "default": "systemctl start patroni.service"},
+            "limit_command": {"type": "list", "elements": "str", "default": []},
+            "inject_command": {"type": "list", "elements": "str", "default": []},
+            "record_directory": {"type": "path", "default": "/var/lib/diting/faults"},
+        },
+        required_if=[
+            ("state", "injected", ["name", "fault_id"]),
+            ("name", "postgres_kill", ["data_directory"]),
+            ("name", "host_off", ["limit_command", "inject_command"]),
+        ],
+        supports_check_mode=True,
+    )
+    params = module.params
+    store = FaultStore(params["record_directory"])
+    try:
+        records = store.records()
+        result: dict[str, t.Any] = {"changed": False, "records": records}
+        if params["state"] == "scanned":
+            result["residue"] = judge_scan(look_around(params["target"], store))
+        elif params["state"] == "reverted":
+            result["changed"] = bool(records)
+            if records and not module.check_mode:
+                revert(store, records, params["revert_command"])
+        else:
+            result["changed"] = not store.exists(params["fault_id"])
+            if result["changed"] and not module.check_mode:
+                result.update(inject(params, store))
+    except (FaultError, ValueError, OSError) as problem:
+        module.fail_json(msg=f"{params['target']}: {problem}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
