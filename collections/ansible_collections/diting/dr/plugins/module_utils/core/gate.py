@@ -1,8 +1,393 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one door: whatever changes a live system asks here first. Pure; decided on data alone."""
+"""The one door: whatever changes a live system asks here first. Pure; decided on data alone.
+
+``decide(policy, state, request, now)`` looks at, in this order: the stop-all lever, whether policy
+and memory could be read at all, the blacklist, the rule for the scenario, the maintenance window,
+the breaker, the approvals. Every objection is collected, so that an operator sees all of them at
+once; the first one gives the decision its code.
+
+A fault's revert and a clean-up always pass: none of these may keep a fault in place.
+"""
 
 from __future__ import annotations
 
-from .gate_policy import DEFAULT_POLICY, Needs, Policy, PolicyError, parse_policy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DEFAULT_POLICY", "Needs", "Policy", "PolicyError", "parse_policy"]
+from . import approval as approval_
+from . import journal
+from .gate_policy import DEFAULT_POLICY, SCENARIO_PATTERN, Needs, Policy, PolicyError, parse_policy
+from .gate_state import GateState, Kind, Lever, Pause, Trigger, Unreadable
+from .verdict import Reason
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from .breaker import Breaker
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "Decision",
+    "GateState",
+    "Kind",
+    "Lever",
+    "Needs",
+    "Pause",
+    "Policy",
+    "PolicyError",
+    "Request",
+    "RequestError",
+    "Trigger",
+    "Unreadable",
+    "decide",
+    "parse_policy",
+    "parse_request",
+]
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,99}")
+"""Targets, actors and incident ids: safe in a file name, a log line and a terminal."""
+
+REQUEST_KEYS = frozenset(
+    {
+        "scenario",
+        "kind",
+        "target",
+        "trigger",
+        "actor",
+        "incident_id",
+        "plan",
+        "approvals",
+        "override_reason",
+        "environment",
+    }
+)
+
+
+class RequestError(Exception):
+    """A request that cannot be judged. ``problems`` lists all of them, each beginning with its key."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be done, to what, and who asks. ``plan`` is the resolved plan, hashed as it stands."""
+
+    scenario: str
+    kind: Kind
+    target: str
+    trigger: Trigger
+    actor: str
+    incident_id: str
+    plan: Mapping[str, Any]
+    approvals: tuple[approval_.Approval, ...] = ()
+    override_reason: str | None = None
+    environment: str | None = None
+
+    @property
+    def plan_sha256(self) -> str:
+        """Hash that an approval must name."""
+        return approval_.plan_sha256(self.plan)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the run's outcome moves a breaker: drills and what undoes them never do."""
+        return self.kind in {Kind.RECOVER, Kind.OPERATE} and self.trigger is not Trigger.DRILL
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form for the journal; the plan is there in full, so that a hash can be re-computed."""
+        return {
+            "scenario": self.scenario,
+            "kind": self.kind.value,
+            "target": self.target,
+            "trigger": self.trigger.value,
+            "actor": self.actor,
+            "incident_id": self.incident_id,
+            "plan": dict(self.plan),
+            "approvals": [item.as_dict() for item in self.approvals],
+            "override_reason": self.override_reason,
+            "environment": self.environment,
+        }
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The gate's answer. ``requires`` says in fixed words what would let the request through.
+
+    ``code`` is for machines: the first objection's code, or why it was allowed (``pre_approved``,
+    ``person``, ``approved``, ``overridden``, ``undo``). ``notes`` are things worth knowing that
+    did not decide anything.
+    """
+
+    allowed: bool
+    code: str
+    reasons: tuple[Reason, ...]
+    requires: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    plan_sha256: str | None = None
+    policy_sha256: str | None = None
+
+    @property
+    def message(self) -> str:
+        """One text for an operator."""
+        if self.allowed:
+            return f"Allowed ({self.code})." + "".join(f" {note}." for note in self.notes)
+        return "Refused: " + "; ".join(reason.message for reason in self.reasons) + "."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionary for module results, the journal and evidence."""
+        return {
+            "allowed": self.allowed,
+            "code": self.code,
+            "message": self.message,
+            "reasons": [reason.as_dict() for reason in self.reasons],
+            "requires": list(self.requires),
+            "notes": list(self.notes),
+            "plan_sha256": self.plan_sha256,
+            "policy_sha256": self.policy_sha256,
+        }
+
+
+def _namespace_problem(kind: Kind, scenario: str) -> str | None:
+    """Why ``kind`` cannot go with ``scenario``.
+
+    Reverts and clean-ups pass the lever, so nothing but a drill's own scenario may call itself one.
+    """
+    namespace = scenario.split(".", 1)[0]
+    own = {Kind.OPERATE: "operate", Kind.DRILL: "drill", Kind.REVERT: "drill", Kind.CLEANUP: "drill"}
+    wanted = own.get(kind)
+    if wanted is not None and namespace != wanted:
+        return f"kind: {kind.value!r} goes with scenarios '{wanted}.*' only, found {scenario!r}"
+    if wanted is None and namespace in own.values():
+        return f"kind: {kind.value!r} does not go with scenario {scenario!r}"
+    return None
+
+
+def parse_request(data: Mapping[str, Any]) -> Request:
+    """``data`` (keys: :data:`REQUEST_KEYS`) as a request.
+
+    Raises :class:`RequestError` with every problem.
+    """
+    problems = [f"{key}: missing" for key in sorted(REQUEST_KEYS - data.keys())]
+    problems += [f"{key}: unknown key" for key in sorted(str(k) for k in data.keys() - REQUEST_KEYS)]
+    if problems:
+        raise RequestError(problems)
+    scenario = data["scenario"]
+    if not isinstance(scenario, str) or not SCENARIO_PATTERN.fullmatch(scenario):
+        problems.append(f"scenario: found {scenario!r}, wanted a name like l4.failover")
+    for key in ("target", "actor", "incident_id"):
+        if not isinstance(data[key], str) or not NAME_PATTERN.fullmatch(data[key]):
+            problems.append(f"{key}: found {data[key]!r}, wanted letters, digits and ._:@/+-, at most 100")
+    kinds = [kind for kind in Kind if kind.value == data["kind"]]
+    if not kinds:
+        problems.append(f"kind: found {data['kind']!r}, wanted {', '.join(k.value for k in Kind)}")
+    triggers = [trigger for trigger in Trigger if trigger.value == data["trigger"]]
+    if not triggers:
+        problems.append(f"trigger: found {data['trigger']!r}, wanted {', '.join(t.value for t in Trigger)}")
+    if kinds and isinstance(scenario, str) and (clash := _namespace_problem(kinds[0], scenario)):
+        problems.append(clash)
+    plan = data["plan"]
+    if not isinstance(plan, Mapping):
+        problems.append(f"plan: found {type(plan).__name__}, wanted an object")
+    else:
+        try:
+            journal.canonical_json(plan)
+        except journal.JournalError as error:
+            problems.append(f"plan: {error}")
+    approvals: list[approval_.Approval] = []
+    for index, item in enumerate(data["approvals"] or []):
+        try:
+            approvals.append(approval_.parse_approval(item, f"approvals[{index}]"))
+        except approval_.ApprovalError as error:
+            problems.append(str(error))
+    for key in ("override_reason", "environment"):
+        if data[key] is not None and not isinstance(data[key], str):
+            problems.append(f"{key}: found {type(data[key]).__name__}, wanted a text or null")
+    if problems:
+        raise RequestError(problems)
+    return Request(
+        scenario=scenario,
+        kind=kinds[0],
+        target=data["target"],
+        trigger=triggers[0],
+        actor=data["actor"],
+        incident_id=data["incident_id"],
+        plan=plan,
+        approvals=tuple(approvals),
+        override_reason=data["override_reason"] or None,
+        environment=data["environment"] or None,
+    )
+
+
+class _Case:
+    """Objections, remedies and notes as they come up while one request is judged."""
+
+    def __init__(self) -> None:
+        self.reasons: list[Reason] = []
+        self.requires: list[str] = []
+        self.notes: list[str] = []
+
+    def object(self, reason: Reason, requires: str | None = None) -> None:
+        self.reasons.append(reason)
+        if requires is not None and requires not in self.requires:
+            self.requires.append(requires)
+
+
+def lever_text(lever: Lever) -> str:
+    """The lever as a sentence part."""
+    since = f" since {journal.utc_text(lever.at)}" if lever.at else ""
+    return f"the stop-all lever is pulled{since} by {lever.by} ({lever.reason})"
+
+
+def decide(policy: Policy | Unreadable, state: GateState, request: Request, now: datetime) -> Decision:
+    """Whether ``request`` may go ahead at ``now`` (a time with a zone). Never raises on valid input."""
+    policy_sha256 = policy.sha256 if isinstance(policy, Policy) else None
+    if request.kind.is_undo:
+        # Not even an unreadable policy may keep a fault in place.
+        notes = _unheeded(policy, state, now)
+        return Decision(True, "undo", (), (), notes, request.plan_sha256, policy_sha256)
+
+    case = _Case()
+    if state.lever is not None:
+        text = f"{lever_text(state.lever)}; put it back with: diting gate resume --reason '...'"
+        case.object(Reason("stopped", text, state.lever.reason, None), "resume")
+    if isinstance(state.memory, Unreadable):
+        text = f"the gate's memory cannot be read ({state.memory.problem}); see: diting gate status"
+        case.object(Reason("state_unreadable", text, state.memory.problem, None), "readable_state")
+    code = "refused"
+    if isinstance(policy, Unreadable):
+        text = f"the policy cannot be read ({policy.problem}); see: diting gate check-policy"
+        case.object(Reason("policy_unreadable", text, policy.problem, None), "readable_policy")
+    else:
+        code = _judge(case, policy, state, request, now)
+    if case.reasons:
+        return Decision(
+            False,
+            case.reasons[0].code,
+            tuple(case.reasons),
+            tuple(case.requires),
+            tuple(case.notes),
+            request.plan_sha256,
+            policy_sha256,
+        )
+    return Decision(True, code, (), (), tuple(case.notes), request.plan_sha256, policy_sha256)
+
+
+def _unheeded(policy: Policy | Unreadable, state: GateState, now: datetime) -> tuple[str, ...]:
+    notes = []
+    if state.lever is not None:
+        notes.append(f"{lever_text(state.lever)}, which never stops a revert or a clean-up")
+    for thing in (policy, state.pause, state.memory):
+        if isinstance(thing, Unreadable):
+            notes.append(f"passed although something could not be read: {thing.problem}")
+    if isinstance(state.pause, Pause) and now < state.pause.until:
+        notes.append(f"passed during a maintenance window of {state.pause.by}")
+    return tuple(notes)
+
+
+def _judge(case: _Case, policy: Policy, state: GateState, request: Request, now: datetime) -> str:
+    """Everything the policy has a say in. Returns the code for the case that nothing objects."""
+    entry = policy.blacklisted_by(request.scenario, request.target)
+    if entry is not None:
+        text = f"{request.scenario} on {request.target} is blacklisted for everybody: {entry.why}"
+        case.object(Reason("blacklisted", text, f"{request.scenario} {request.target}", entry.scenario))
+    # A plan that was made for one environment is not carried out in another.
+    if request.environment != policy.environment and None not in (request.environment, policy.environment):
+        text = (
+            f"the request is for environment {request.environment!r}, this gate guards {policy.environment!r}"
+        )
+        case.object(Reason("environment_mismatch", text, request.environment, policy.environment))
+    rule = policy.rule_for(request.scenario, request.target, request.plan)
+    if rule is None:
+        text = (
+            f"no rule of the policy knows {request.scenario} on {request.target}: what is unknown is refused"
+        )
+        case.object(Reason("scenario_unknown", text, request.scenario, None), "policy_rule")
+    _check_pause(case, state.pause, request, now)
+    overridden = False
+    if not isinstance(state.memory, Unreadable) and request.kind is not Kind.DRILL:
+        breaker = state.memory.breaker(request.scenario, request.target)
+        overridden = _check_breaker(case, policy, breaker, request)
+    if rule is None:
+        return "refused"
+    # A drill breaks things on purpose: whatever the rule says, it needs a yes to its own plan.
+    needs = Needs.APPROVAL if request.kind is Kind.DRILL else rule.needs
+    code = _check_needs(case, policy, request, needs, now, rule.why)
+    return "overridden" if overridden else code
+
+
+def _check_pause(case: _Case, pause: Pause | Unreadable | None, request: Request, now: datetime) -> None:
+    if isinstance(pause, Unreadable):
+        text = (
+            f"whether a maintenance window is open cannot be read ({pause.problem}); see: diting gate status"
+        )
+        case.object(Reason("pause_unreadable", text, pause.problem, None), "readable_state")
+    elif pause is not None and now < pause.until:
+        until = journal.utc_text(pause.until)
+        if request.trigger is Trigger.PERSON:
+            # Maintenance keeps automation out of the way of people, not people out of their work.
+            case.notes.append(f"a maintenance window of {pause.by} is open until {until}")
+            return
+        text = f"paused for maintenance until {until} by {pause.by} ({pause.reason})"
+        case.object(Reason("paused", text, journal.utc_text(now), until), "unpause")
+
+
+def _check_breaker(case: _Case, policy: Policy, breaker: Breaker, request: Request) -> bool:
+    """Objects if the breaker is open. Returns True if a person overrides it, with a reason."""
+    if breaker.opened_at is None:
+        return False
+    what = f"the breaker of {request.scenario} on {request.target} is open since"
+    text = f"{what} {journal.utc_text(breaker.opened_at)} after {len(breaker.failures)} automated runs that did not help"
+    reason = (request.override_reason or "").strip()
+    if request.trigger is Trigger.PERSON and len(reason) >= policy.override_reason_min_chars:
+        case.notes.append(f"{text}; overridden by {request.actor}: {reason}")
+        return True
+    wanted = f"a person may override it with a reason of {policy.override_reason_min_chars} letters or more"
+    case.object(
+        Reason("breaker_open", f"{text}; {wanted}", len(breaker.failures), policy.breaker_failures),
+        "override_reason",
+    )
+    return False
+
+
+def _check_needs(case: _Case, policy: Policy, request: Request, needs: Needs, now: datetime, why: str) -> str:
+    if needs is Needs.NOTHING:
+        return "pre_approved"
+    if needs is Needs.PERSON and request.trigger is Trigger.PERSON:
+        return "person"
+    wanted_sha256 = request.plan_sha256
+    valid, objections = [], []
+    for item in request.approvals:
+        objection = approval_.objection(
+            item,
+            wanted_sha256=wanted_sha256,
+            now=now,
+            max_lifetime_seconds=policy.approval_max_lifetime_seconds,
+            clock_skew_seconds=policy.clock_skew_seconds,
+        )
+        if objection is None:
+            valid.append(item)
+        else:
+            objections.append(objection)
+    people = approval_.approvers(valid, actor=request.actor, required=policy.approvals_required)
+    if len(people) < policy.approvals_required:
+        text = (
+            f"{request.scenario} on {request.target} needs {policy.approvals_required} approval(s) of this"
+            f" plan and has {len(people)} ({why} Plan {wanted_sha256})"
+        )
+        case.object(Reason("approval_required", text, len(people), policy.approvals_required), "approval")
+        for objection in objections:
+            case.object(objection)
+    elif not approval_.covers(request.plan, request.scenario, request.target):
+        text = (
+            f"the approved plan does not say that it includes {request.scenario} on {request.target}:"
+            " name them in plan.scenario and plan.target, or in plan.covers"
+        )
+        case.object(Reason("plan_does_not_cover", text, request.scenario, None), "approval")
+    else:
+        case.notes.append("approved by " + ", ".join(sorted(people)))
+    return "approved"

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import journal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 POLICY_VERSION = 1
 SCENARIO_PATTERN = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
@@ -230,9 +232,7 @@ class _Checker:
 
 
 def _rule(check: _Checker, path: str, raw: object) -> Rule:
-    data = check.mapping(
-        path, raw, frozenset({"scenario", "needs", "why"}), frozenset({"target", "plan"})
-    )
+    data = check.mapping(path, raw, frozenset({"scenario", "needs", "why"}), frozenset({"target", "plan"}))
     scenario = check.scenario_glob(path, data)
     raw_needs = data.get("needs", "approval")
     try:
@@ -248,9 +248,7 @@ def _rule(check: _Checker, path: str, raw: object) -> Rule:
     if not isinstance(plan, dict):
         check.say(f"{path}/plan", f"found {type(plan).__name__}, wanted an object")
         plan = {}
-    return Rule(
-        scenario, check.target_glob(path, data), plan, needs, check.text(path, data, "why")
-    )
+    return Rule(scenario, check.target_glob(path, data), plan, needs, check.text(path, data, "why"))
 
 
 def _blacklist_entry(check: _Checker, path: str, raw: object) -> BlacklistEntry:
@@ -267,9 +265,7 @@ def parse_policy(data: object) -> Policy:
     check = _Checker()
     top = check.mapping("", data, frozenset(DEFAULT_POLICY), frozenset())
     if top and top.get("schema_version", POLICY_VERSION) != POLICY_VERSION:
-        check.say(
-            "/schema_version", f"found {top['schema_version']!r}, wanted {POLICY_VERSION}"
-        )
+        check.say("/schema_version", f"found {top['schema_version']!r}, wanted {POLICY_VERSION}")
     environment = top.get("environment")
     if environment is not None and (not isinstance(environment, str) or not environment):
         check.say("/environment", f"found {environment!r}, wanted a name or null")
@@ -297,15 +293,11 @@ def parse_policy(data: object) -> Policy:
         breaker_failures=check.number("/breaker", breaker, "failures", 1, 100),
         breaker_window_seconds=check.number("/breaker", breaker, "window_seconds", 60, 4 * week),
         approvals_required=check.number("/approvals", approvals, "required", 1, 5),
-        approval_max_lifetime_seconds=check.number(
-            "/approvals", approvals, "max_lifetime_seconds", 60, week
-        ),
+        approval_max_lifetime_seconds=check.number("/approvals", approvals, "max_lifetime_seconds", 60, week),
         run_seconds=check.number("/limits", limits, "run_seconds", 60, week),
         pause_seconds=check.number("/limits", limits, "pause_seconds", 60, week),
         clock_skew_seconds=check.number("/limits", limits, "clock_skew_seconds", 0, 300),
-        override_reason_min_chars=check.number(
-            "/limits", limits, "override_reason_min_chars", 1, 200
-        ),
+        override_reason_min_chars=check.number("/limits", limits, "override_reason_min_chars", 1, 200),
     )
     if check.problems:
         raise PolicyError(check.problems)
