@@ -94,7 +94,12 @@ class PlaybookRun:
 
 
 def run_playbook(
-    argv: Sequence[str], *, cwd: Path, log: Path, progress: Progress, extra_env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    log: Path,
+    progress: Progress,
+    extra_env: Mapping[str, str] | None = None,
 ) -> PlaybookRun:
     """Run ``argv`` (an ``ansible-playbook`` command), log everything, feed ``progress``.
 

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``scripts/drill`` does: lab up, converge or verify, the drill, the verdict.
+
+Every step is a playbook that can be run by hand as well; this is the order and the face of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..core.faults import CATALOGUE, fault_named
+from ..core.verdict import EXIT_USAGE, Verdict
+from .converged import inventory_hosts, is_converged, tree_hash
+from .progress import PlaybookRun, Progress, run_playbook
+
+PLAYBOOKS = {"l4": "playbooks/drill/l4_database_failure.yml"}
+"""Level -> the playbook that drills it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    level: str
+    extra: tuple[str, ...] = ()
+    repeat: int = 1
+    inventory: Path = Path("inventories/lab")
+    converge: bool = True
+
+
+@dataclass
+class Controller:
+    """The machine that runs the playbooks. ``root`` is the checkout, ``home`` the lab's state."""
+
+    root: Path
+    home: Path
+    request: Request
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def bin(self) -> Path:
+        """Where the controller's tools are: beside the running interpreter."""
+        return Path(sys.executable).parent
+
+    def extra_arguments(self) -> list[str]:
+        """The operator's ``-e`` options, handed to every playbook alike."""
+        return [word for value in self.request.extra for word in ("-e", value)]
+
+    def play(self, playbook: str, *extra: str) -> PlaybookRun:
+        """Run one playbook against the inventory; its log lies in ``<home>/logs``."""
+        logs = self.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"{Path(playbook).stem}.log"
+        log.unlink(missing_ok=True)
+        argv = [str(self.bin / "ansible-playbook"), "-i", str(self.request.inventory), playbook]
+        argv += [*self.extra_arguments(), *extra]
+        run = run_playbook(argv, cwd=self.root, log=log, progress=self.progress)
+        if run.status != 0:
+            self.progress.say(f"{playbook} failed (exit {run.status}); whole output: {log}")
+            for failure in run.failures:
+                self.progress.say(f"  {failure}")
+        return run
+
+
+def variables(extra: tuple[str, ...]) -> dict[str, str]:
+    """``key=value`` pairs among the ``-e`` options; JSON and ``@file`` forms are left to Ansible."""
+    pairs = {}
+    for value in extra:
+        if value.startswith(("{", "[", "@")):
+            continue
+        for word in shlex.split(value):
+            name, sep, text = word.partition("=")
+            if sep:
+                pairs[name] = text
+    return pairs
+
+
+def check_request(request: Request) -> str | None:
+    """What is wrong with the request, or None."""
+    if request.level not in PLAYBOOKS:
+        return f"level is {request.level!r}; drills exist for: {', '.join(PLAYBOOKS)}"
+    fault = variables(request.extra).get("drill_fault")
+    if fault is not None:
+        try:
+            known = fault_named(fault)
+        except ValueError as problem:
+            return str(problem)
+        if known.level != request.level:
+            return f"drill_fault is {fault!r}, a fault of {known.level}; wanted one of {request.level}: " + (
+                ", ".join(f.name for f in CATALOGUE.values() if f.level == request.level)
+            )
+    if request.repeat < 1:
+        return f"--repeat is {request.repeat}; wanted 1 or more"
+    return None
+
+
+def prepare(controller: Controller) -> bool:
+    """Bring the lab up and make it what the tree says; a warm lab is only verified."""
+    if controller.play("playbooks/lab/up.yml").status != 0:
+        return False
+    root = controller.root
+    overrides = {
+        name: text
+        for name, text in variables(controller.request.extra).items()
+        if not name.startswith("drill_")
+    }
+    wanted = tree_hash(root, overrides)
+    hosts = inventory_hosts(controller.bin / "ansible-inventory", controller.request.inventory, root)
+    if is_converged(hosts, controller.home, wanted):
+        controller.progress.say("the hosts are what the tree says: verify only")
+        run = controller.play("playbooks/operate/verify.yml")
+        if run.status == 0:
+            return True
+        controller.progress.say("verify found trouble: converging again")
+    run = controller.play("playbooks/site.yml", "-e", f"converge_stamp={wanted}")
+    controller.progress.say(f"converged: {run.tasks} tasks in {run.seconds:.0f} s")
+    return run.status == 0
+
+
+def read_report(root: Path, since: float) -> tuple[Path, dict[str, Any]] | None:
+    """The newest report that was sealed after ``since`` (seconds since the epoch)."""
+    latest = root / "evidence" / "latest"
+    report = latest / "report.json"
+    try:
+        if report.stat().st_mtime < since:
+            return None
+        return latest.resolve(), json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def show(report: dict[str, Any], directory: Path) -> None:
+    """The verdict table: what a person reads first and, at 3 a.m., last."""
+
+    def seconds(value: Any) -> str:
+        return "not measured" if value is None else f"{value:.3f} s"
+
+    targets = report.get("targets") or {}
+    rows = [
+        ("fault", f"{report['level']} {report['fault']}"),
+        ("preset", str((report.get("preset") or {}).get("name", report.get("preset")))),
+        (
+            "RTO (client)",
+            f"{seconds(report['rto_client_seconds'])}  ± {seconds(report['resolution_seconds'])}",
+        ),
+        ("RTO (from the fault)", seconds(report["rto_fault_seconds"])),
+        ("acknowledged / lost", f"{report['acked']} / {report['lost']}"),
+        ("full redundancy after", seconds(report["full_redundancy_seconds"])),
+    ]
+    for path, figures in sorted((report.get("paths") or {}).items()):
+        rows.append(
+            (f"  path {path}", f"RTO {seconds(figures['rto_client_seconds'])}, lost {figures['lost']}")
+        )
+    for name, target in sorted(targets.items()):
+        limit = target.get("limit") if isinstance(target, dict) else target
+        rows.append((f"  target {name}", f"<= {limit}"))
+    width = max(len(name) for name, _ in rows)
+    rule = "─" * 72
+    print(f"\n{rule}\n  {report['verdict']}\n{rule}")
+    for name, text in rows:
+        print(f"  {name:<{width}}  {text}")
+    for reason in report.get("reasons") or []:
+        print(f"  ! {reason.get('code')}: {reason.get('message')}")
+    print(f"{rule}\n  evidence: {directory}/report.html\n", flush=True)
+
+
+def drill_once(controller: Controller) -> Verdict:
+    """Run the drill's playbook and read the verdict from the evidence it left."""
+    since = time.time()
+    try:
+        run = controller.play(PLAYBOOKS[controller.request.level])
+    except KeyboardInterrupt:
+        controller.progress.say("interrupted: taking the fault back and closing the drill")
+        controller.play("playbooks/drill/abort.yml", "-e", "drill_abort_reason='interrupted by the operator'")
+        if found := read_report(controller.root, since - 1):
+            show(found[1], found[0])
+        return Verdict.ABORTED
+    found = read_report(controller.root, since - 1)
+    if found is None:
+        controller.progress.say("the drill left no report: nothing was proven")
+        return Verdict.ABORTED
+    directory, report = found
+    show(report, directory)
+    verdict = Verdict(report["verdict"])
+    if verdict is Verdict.PASS and run.status != 0:
+        controller.progress.say("the report says PASS but the playbook failed afterwards: not a PASS")
+        return Verdict.INVALID
+    return verdict
+
+
+def run(root: Path, home: Path, request: Request) -> int:
+    """The whole command; returns the exit status of ``scripts/drill``."""
+    if problem := check_request(request):
+        print(f"scripts/drill: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    home.mkdir(mode=0o750, parents=True, exist_ok=True)
+    controller = Controller(root=root, home=home, request=request)
+    with (home / "drill.flock").open("w", encoding="ascii") as floor:
+        try:
+            fcntl.flock(floor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(
+                "scripts/drill: refused: another ./scripts/drill is running on this machine "
+                f"(it holds {home / 'drill.flock'}). Wait for it, or end it with Ctrl-C.",
+                file=sys.stderr,
+            )
+            return Verdict.ABORTED.exit_code
+        try:
+            if request.converge and not prepare(controller):
+                print("\n  ABORTED: the lab is not ready, nothing was injected\n", flush=True)
+                return Verdict.ABORTED.exit_code
+            verdicts = [drill_once(controller) for _ in range(request.repeat)]
+        except KeyboardInterrupt:
+            print("\n  ABORTED: interrupted before the drill, nothing was injected\n", flush=True)
+            return Verdict.ABORTED.exit_code
+    if len(verdicts) > 1:
+        tally = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
+        print(f"  {len(verdicts)} drills: {tally}; all of them: {root / 'evidence/index.html'}")
+    return max(verdict.exit_code for verdict in verdicts)
+
+
+def lab_home() -> Path:
+    """State of the default lab: ``$DITING_LAB_HOME/diting``."""
+    return Path(os.environ.get("DITING_LAB_HOME") or "/var/lib/diting-lab") / "diting"

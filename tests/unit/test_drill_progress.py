@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The face of ./scripts/drill: phases, reasons of failure, usage."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from diting.drill.progress import Progress
+from diting.drill.runner import Request, check_request, variables
+
+
+def feed(*lines: str) -> Progress:
+    progress = Progress(out=io.StringIO(), interactive=False)
+    for line in lines:
+        progress.feed(line)
+    return progress
+
+
+def test_plays_are_shown_and_tasks_counted():
+    progress = feed("PLAY [Bring the lab up] ****", "TASK [base : Install] ***", "ok: [pg1]", "TASK [x] **")
+    assert "Bring the lab up" in progress.out.getvalue()
+    assert progress.tasks == 2
+
+
+def test_a_failure_is_told_with_its_host_in_both_result_formats():
+    progress = feed(
+        "fatal: [pg1]: FAILED! => ",
+        "    changed: false",
+        "    msg: patroni_scope is empty; wanted a name",
+        'fatal: [pg2]: UNREACHABLE! => {"changed": false, "msg": "no route", "unreachable": true}',
+    )
+    assert progress.failures == ["pg1: patroni_scope is empty; wanted a name", "pg2: no route"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (Request("l9"), "level is 'l9'"),
+        (Request("l4", extra=("drill_fault=nonsense",)), "drill_fault is 'nonsense'"),
+        (Request("l4", repeat=0), "--repeat is 0"),
+    ],
+)
+def test_wrong_usage_is_named(request_, text):
+    assert text in check_request(request_)
+
+
+def test_good_usage_passes():
+    assert check_request(Request("l4", extra=("drill_fault=host_off patroni_preset=stock",))) is None
+    assert variables(("a=1 b='x y'", '{"c": 1}')) == {"a": "1", "b": "x y"}
