@@ -94,7 +94,7 @@ def judge_floor(
             return Floor.ABORTED, f"{what} was cut off: its {by} is gone"
         if alive:
             return Floor.HELD, f"{what} is running under {by}; wait for it or end it with Ctrl-C there"
-    deadline = datetime.datetime.fromisoformat(holder.deadline.replace("Z", "+00:00"))
+    deadline = datetime.datetime.fromisoformat(holder.deadline)
     if now > deadline:
         return Floor.ABORTED, f"{what} under {by} has passed its deadline {holder.deadline}"
     return (
