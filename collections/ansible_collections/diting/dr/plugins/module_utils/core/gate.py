@@ -11,15 +11,14 @@ A fault's revert and a clean-up always pass: none of these may keep a fault in p
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import approval as approval_
 from . import journal
-from .gate_policy import DEFAULT_POLICY, SCENARIO_PATTERN, Needs, Policy, PolicyError, parse_policy
-from .gate_state import GateState, Kind, Lever, Pause, Trigger, Unreadable
+from .gate_policy import DEFAULT_POLICY, Needs, Policy, PolicyError, parse_policy
+from .gate_request import Request, RequestError, parse_request
+from .gate_state import GateState, Kind, Lever, Memory, Pause, Trigger, Unreadable
 from .verdict import Reason
 
 if TYPE_CHECKING:
@@ -45,73 +44,6 @@ __all__ = [
     "parse_policy",
     "parse_request",
 ]
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,99}")
-"""Targets, actors and incident ids: safe in a file name, a log line and a terminal."""
-
-REQUEST_KEYS = frozenset(
-    {
-        "scenario",
-        "kind",
-        "target",
-        "trigger",
-        "actor",
-        "incident_id",
-        "plan",
-        "approvals",
-        "override_reason",
-        "environment",
-    }
-)
-
-
-class RequestError(Exception):
-    """A request that cannot be judged. ``problems`` lists all of them, each beginning with its key."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(problems))
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be done, to what, and who asks. ``plan`` is the resolved plan, hashed as it stands."""
-
-    scenario: str
-    kind: Kind
-    target: str
-    trigger: Trigger
-    actor: str
-    incident_id: str
-    plan: Mapping[str, Any]
-    approvals: tuple[approval_.Approval, ...] = ()
-    override_reason: str | None = None
-    environment: str | None = None
-
-    @property
-    def plan_sha256(self) -> str:
-        """Hash that an approval must name."""
-        return approval_.plan_sha256(self.plan)
-
-    @property
-    def counts(self) -> bool:
-        """Whether the run's outcome moves a breaker: drills and what undoes them never do."""
-        return self.kind in {Kind.RECOVER, Kind.OPERATE} and self.trigger is not Trigger.DRILL
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form for the journal; the plan is there in full, so that a hash can be re-computed."""
-        return {
-            "scenario": self.scenario,
-            "kind": self.kind.value,
-            "target": self.target,
-            "trigger": self.trigger.value,
-            "actor": self.actor,
-            "incident_id": self.incident_id,
-            "plan": dict(self.plan),
-            "approvals": [item.as_dict() for item in self.approvals],
-            "override_reason": self.override_reason,
-            "environment": self.environment,
-        }
 
 
 @dataclass(frozen=True)
@@ -150,77 +82,6 @@ class Decision:
             "plan_sha256": self.plan_sha256,
             "policy_sha256": self.policy_sha256,
         }
-
-
-def _namespace_problem(kind: Kind, scenario: str) -> str | None:
-    """Why ``kind`` cannot go with ``scenario``.
-
-    Reverts and clean-ups pass the lever, so nothing but a drill's own scenario may call itself one.
-    """
-    namespace = scenario.split(".", 1)[0]
-    own = {Kind.OPERATE: "operate", Kind.DRILL: "drill", Kind.REVERT: "drill", Kind.CLEANUP: "drill"}
-    wanted = own.get(kind)
-    if wanted is not None and namespace != wanted:
-        return f"kind: {kind.value!r} goes with scenarios '{wanted}.*' only, found {scenario!r}"
-    if wanted is None and namespace in own.values():
-        return f"kind: {kind.value!r} does not go with scenario {scenario!r}"
-    return None
-
-
-def parse_request(data: Mapping[str, Any]) -> Request:
-    """``data`` (keys: :data:`REQUEST_KEYS`) as a request.
-
-    Raises :class:`RequestError` with every problem.
-    """
-    problems = [f"{key}: missing" for key in sorted(REQUEST_KEYS - data.keys())]
-    problems += [f"{key}: unknown key" for key in sorted(str(k) for k in data.keys() - REQUEST_KEYS)]
-    if problems:
-        raise RequestError(problems)
-    scenario = data["scenario"]
-    if not isinstance(scenario, str) or not SCENARIO_PATTERN.fullmatch(scenario):
-        problems.append(f"scenario: found {scenario!r}, wanted a name like l4.failover")
-    for key in ("target", "actor", "incident_id"):
-        if not isinstance(data[key], str) or not NAME_PATTERN.fullmatch(data[key]):
-            problems.append(f"{key}: found {data[key]!r}, wanted letters, digits and ._:@/+-, at most 100")
-    kinds = [kind for kind in Kind if kind.value == data["kind"]]
-    if not kinds:
-        problems.append(f"kind: found {data['kind']!r}, wanted {', '.join(k.value for k in Kind)}")
-    triggers = [trigger for trigger in Trigger if trigger.value == data["trigger"]]
-    if not triggers:
-        problems.append(f"trigger: found {data['trigger']!r}, wanted {', '.join(t.value for t in Trigger)}")
-    if kinds and isinstance(scenario, str) and (clash := _namespace_problem(kinds[0], scenario)):
-        problems.append(clash)
-    plan = data["plan"]
-    if not isinstance(plan, Mapping):
-        problems.append(f"plan: found {type(plan).__name__}, wanted an object")
-    else:
-        try:
-            journal.canonical_json(plan)
-        except journal.JournalError as error:
-            problems.append(f"plan: {error}")
-    approvals: list[approval_.Approval] = []
-    for index, item in enumerate(data["approvals"] or []):
-        try:
-            approvals.append(approval_.parse_approval(item, f"approvals[{index}]"))
-        except approval_.ApprovalError as error:
-            problems.append(str(error))
-    for key in ("override_reason", "environment"):
-        if data[key] is not None and not isinstance(data[key], str):
-            problems.append(f"{key}: found {type(data[key]).__name__}, wanted a text or null")
-    if problems:
-        raise RequestError(problems)
-    return Request(
-        scenario=scenario,
-        kind=kinds[0],
-        target=data["target"],
-        trigger=triggers[0],
-        actor=data["actor"],
-        incident_id=data["incident_id"],
-        plan=plan,
-        approvals=tuple(approvals),
-        override_reason=data["override_reason"] or None,
-        environment=data["environment"] or None,
-    )
 
 
 class _Case:
@@ -281,9 +142,11 @@ def _unheeded(policy: Policy | Unreadable, state: GateState, now: datetime) -> t
     notes = []
     if state.lever is not None:
         notes.append(f"{lever_text(state.lever)}, which never stops a revert or a clean-up")
-    for thing in (policy, state.pause, state.memory):
-        if isinstance(thing, Unreadable):
-            notes.append(f"passed although something could not be read: {thing.problem}")
+    notes += [
+        f"passed although something could not be read: {thing.problem}"
+        for thing in (policy, state.pause, state.memory)
+        if isinstance(thing, Unreadable)
+    ]
     if isinstance(state.pause, Pause) and now < state.pause.until:
         notes.append(f"passed during a maintenance window of {state.pause.by}")
     return tuple(notes)
@@ -309,9 +172,12 @@ def _judge(case: _Case, policy: Policy, state: GateState, request: Request, now:
         case.object(Reason("scenario_unknown", text, request.scenario, None), "policy_rule")
     _check_pause(case, state.pause, request, now)
     overridden = False
-    if not isinstance(state.memory, Unreadable) and request.kind is not Kind.DRILL:
-        breaker = state.memory.breaker(request.scenario, request.target)
-        overridden = _check_breaker(case, policy, breaker, request)
+    if isinstance(state.memory, Memory):
+        if request.kind is Kind.DRILL:
+            _check_covered_breakers(case, policy, state.memory, request)
+        else:
+            breaker = state.memory.breaker(request.scenario, request.target)
+            overridden = _check_breaker(case, policy, breaker, request)
     if rule is None:
         return "refused"
     # A drill breaks things on purpose: whatever the rule says, it needs a yes to its own plan.
@@ -328,7 +194,7 @@ def _check_pause(case: _Case, pause: Pause | Unreadable | None, request: Request
         case.object(Reason("pause_unreadable", text, pause.problem, None), "readable_state")
     elif pause is not None and now < pause.until:
         until = journal.utc_text(pause.until)
-        if request.trigger is Trigger.PERSON:
+        if request.trigger is Trigger.PERSON and request.kind is not Kind.DRILL:
             # Maintenance keeps automation out of the way of people, not people out of their work.
             case.notes.append(f"a maintenance window of {pause.by} is open until {until}")
             return
@@ -354,13 +220,26 @@ def _check_breaker(case: _Case, policy: Policy, breaker: Breaker, request: Reque
     return False
 
 
+def _check_covered_breakers(case: _Case, policy: Policy, memory: Memory, request: Request) -> None:
+    """A drill must not break what recovery has already given up mending."""
+    for (scenario, target), breaker in sorted(memory.breakers.items()):
+        if breaker.opened_at is not None and approval_.covers(request.plan, scenario, target):
+            text = (
+                f"this drill relies on {scenario} on {target}, whose breaker is open since"
+                f" {journal.utc_text(breaker.opened_at)}; see: diting gate reset"
+            )
+            count = len(breaker.failures)
+            case.object(Reason("breaker_open", text, count, policy.breaker_failures), "breaker_reset")
+
+
 def _check_needs(case: _Case, policy: Policy, request: Request, needs: Needs, now: datetime, why: str) -> str:
     if needs is Needs.NOTHING:
         return "pre_approved"
     if needs is Needs.PERSON and request.trigger is Trigger.PERSON:
         return "person"
     wanted_sha256 = request.plan_sha256
-    valid, objections = [], []
+    valid: list[approval_.Approval] = []
+    objections: list[Reason] = []
     for item in request.approvals:
         objection = approval_.objection(
             item,

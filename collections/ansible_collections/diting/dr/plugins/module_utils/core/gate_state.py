@@ -144,6 +144,18 @@ class Memory:
         """Runs that had their time and said nothing."""
         return tuple(run for run in self.runs if now >= run.due_at)
 
+    def superseded_by(self, incident_id: str, scenario: str, target: str) -> tuple[Run, ...]:
+        """Runs that a new one for the same thing leaves behind without an outcome.
+
+        A daemon that asks, crashes and asks again thereby trips its breaker instead of looping.
+        """
+        return tuple(
+            run
+            for run in self.runs
+            if run.key == (scenario, target)
+            and (run.trigger is Trigger.AUTOMATED or run.incident_id == incident_id)
+        )
+
     def open_run(self, incident_id: str, scenario: str, target: str) -> Run | None:
         """The run that a completion belongs to."""
         wanted = (incident_id, scenario, target)
@@ -177,11 +189,11 @@ class GateState:
 
 def parse_memory(data: object) -> Memory:
     """Reads :meth:`Memory.as_dict`. Raises :class:`ValueError` for anything else."""
+    if not isinstance(data, Mapping):
+        raise ValueError("not an object")  # noqa: TRY004 - one kind of error for one kind of trouble
+    if data.get("schema_version") != STATE_VERSION:
+        raise ValueError(f"schema_version {data.get('schema_version')!r}, wanted {STATE_VERSION}")
     try:
-        if not isinstance(data, Mapping):
-            raise TypeError("not an object")
-        if data["schema_version"] != STATE_VERSION:
-            raise ValueError(f"schema_version {data['schema_version']!r}, wanted {STATE_VERSION}")
         place = data["journal"]
         return Memory(
             tuple(_parse_run(run) for run in data["runs"]),
@@ -194,17 +206,23 @@ def parse_memory(data: object) -> Memory:
 
 
 def outcome_fields(
-    run: Run, outcome: Outcome, *, detail: str, failures: int, window_seconds: int
+    *,
+    incident_id: str,
+    scenario: str,
+    target: str,
+    outcome: Outcome,
+    detail: str,
+    failures: int,
+    window_seconds: int,
 ) -> dict[str, Any]:
-    """Fields of the ``outcome`` record that closes ``run``; the breaker's numbers are part of it.
+    """Fields of the ``outcome`` record that closes a run; the breaker's numbers are part of it.
 
     They are recorded so that a rebuilt state obeys the policy of that day, not of today.
     """
     return {
-        "incident_id": run.incident_id,
-        "scenario": run.scenario,
-        "target": run.target,
-        "trigger": run.trigger.value,
+        "incident_id": incident_id,
+        "scenario": scenario,
+        "target": target,
         "outcome": outcome.value,
         "detail": detail,
         "breaker": {"failures": failures, "window_seconds": window_seconds},
@@ -226,6 +244,10 @@ def apply(memory: Memory, record: Mapping[str, Any]) -> Memory:
         if record["event"] == "breaker_reset":
             key = (record["scenario"], record["target"])
             return replace(moved, breakers={k: b for k, b in moved.breakers.items() if k != key})
+        if record["event"] == "journal_started_anew":
+            # The old journal was set aside as broken; what it had taught must not be lost with it.
+            carried = parse_memory(record["memory"])
+            return replace(moved, runs=carried.runs, breakers=carried.breakers)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"record {record['seq']}: {type(error).__name__}: {error}") from error
     return moved
