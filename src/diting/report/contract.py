@@ -96,6 +96,7 @@ class Drill(TypedDict):
     clocks: NotRequired[Clocks | None]
     targets: NotRequired[dict[str, Target]]
     figures: NotRequired[dict[str, float | None]]
+    figure_resolutions: NotRequired[dict[str, float]]
     capability: NotRequired[dict[str, Any] | None]
     safety: NotRequired[dict[str, Any] | None]
     findings: NotRequired[list[dict[str, Any]]]

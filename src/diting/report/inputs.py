@@ -15,9 +15,10 @@ import tempfile
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from .contract import Cluster, Drill, Residue, TimelineLine
+if TYPE_CHECKING:
+    from .contract import Cluster, Drill, Residue, TimelineLine
 
 INDISPENSABLE = frozenset({"schema_version", "drill_id", "level", "fault", "started_at", "outcome"})
 
@@ -61,7 +62,7 @@ def schema(name: str) -> dict[str, Any]:
 
 def check(name: str, document: object, file: str) -> list[Problem]:
     """All places where ``document`` breaks schema ``name``, in the order of their paths."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - 0.2 s that no other command needs
+    from jsonschema import Draft202012Validator
 
     found = Draft202012Validator(schema(name)).iter_errors(document)
     problems = [Problem(file, "".join(f"/{part}" for part in e.absolute_path), e.message) for e in found]
@@ -70,11 +71,10 @@ def check(name: str, document: object, file: str) -> list[Problem]:
 
 def _no_constants(text: str) -> float:
     # NaN and Infinity are not JSON; a figure that was not measured is null.
-    message = f"{text} is not JSON; a figure that was not measured is null"
-    raise ValueError(message)
+    raise ValueError(f"{text} is not JSON; a figure that was not measured is null")
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is anything
+def read_json(path: Path) -> Any:
     """The parsed document. Raises OSError or ValueError."""
     return json.loads(path.read_text("utf-8"), parse_constant=_no_constants)
 
@@ -87,8 +87,7 @@ def load_drill(path: Path) -> tuple[Drill, list[Problem]]:
     try:
         document = read_json(path)
     except (OSError, ValueError) as error:
-        message = f"{path}: {error}"
-        raise EvidenceInputError(message) from error
+        raise EvidenceInputError(f"{path}: {error}") from error
     problems = check("drill-1", document, path.name)
     fatal = [p for p in problems if not p.path or p.path.split("/")[1] in INDISPENSABLE]
     fatal = [p for p in fatal if p.path or not _only_extra_keys(document)]
@@ -114,7 +113,9 @@ def write_drill(directory: Path, drill: Drill) -> None:
     problems = check("drill-1", drill, "drill.json")
     if problems:
         raise EvidenceInputError("\n".join(str(p) for p in problems))
-    write_durably(directory / "drill.json", json.dumps(drill, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_durably(
+        directory / "drill.json", json.dumps(drill, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    )
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -150,8 +151,12 @@ def load_run(directory: Path) -> Run:
         drill=drill,
         judge=cast("dict[str, Any] | None", judge),
         residue=cast("Residue | None", _optional(directory / "residue.json", "residue-1", problems)),
-        cluster_before=cast("Cluster | None", _optional(directory / "cluster_before.json", "cluster-1", problems)),
-        cluster_after=cast("Cluster | None", _optional(directory / "cluster_after.json", "cluster-1", problems)),
+        cluster_before=cast(
+            "Cluster | None", _optional(directory / "cluster_before.json", "cluster-1", problems)
+        ),
+        cluster_after=cast(
+            "Cluster | None", _optional(directory / "cluster_after.json", "cluster-1", problems)
+        ),
         timeline=timeline,
         problems=problems,
     )
