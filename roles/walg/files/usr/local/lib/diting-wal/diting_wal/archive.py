@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""archive_command: push one finished file, and never hold up a server that wants to stop.
+
+PostgreSQL waits at shutdown until its archiver is done, and the archiver waits for this command
+and tries it three times. With a dead store that is minutes, in which a switchover does not
+switch. An exit above 125 ends the archiver at once; the file stays marked as ready and is
+archived at the next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from . import child, config, store
+from .postmaster import ServerState, data_directory, server_state
+
+PROGRAM = "diting-wal-archive"
+EXIT_FAILED = 1
+"""The archiver tries again."""
+EXIT_GIVE_UP = 200
+"""Above 125: the archiver ends instead of trying again. Only for a server that stops."""
+EXIT_USAGE = 64
+_OFFLINE_PROBE_SECONDS = 2.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Archive the file named on the command line; returns the exit code for PostgreSQL."""
+    started = time.monotonic()
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="archive_command for WAL-G")
+    parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
+    parser.add_argument("path", help="%%p of archive_command")
+    options = parser.parse_args(arguments)
+    try:
+        settings = config.load(options.config)
+    except config.ConfigError as error:
+        child.say(PROGRAM, str(error))
+        return EXIT_FAILED
+    return _archive(settings, options.path, started)
+
+
+def _archive(settings: config.Config, path: str, started: float) -> int:
+    data_dir = data_directory(path)
+    online = server_state(data_dir) is not ServerState.ABSENT
+    if not online:
+        # Patroni archives what is left over before it rewinds a stopped server; a dead store must
+        # not keep that member from coming back.
+        silent = _silence(settings)
+        if silent is not None:
+            child.say(PROGRAM, f"{path}: no server runs here and the store is dead: {silent}")
+            return EXIT_FAILED
+    watch = _watch(settings, data_dir, started, online=online)
+    outcome = child.supervise(lambda: _exec_push(settings, path), watch)
+    if outcome.code == 0:
+        return 0
+    what = outcome.reason if outcome.code is None else f"wal-g exit {outcome.code}"
+    child.say(PROGRAM, f"{path}: not archived: {what}: {outcome.output or 'wal-g said nothing'}")
+    if online and server_state(data_dir) is not ServerState.RUNNING:
+        return EXIT_GIVE_UP
+    return EXIT_FAILED
+
+
+def _watch(
+    settings: config.Config, data_dir: str, started: float, *, online: bool
+) -> Callable[[], str | None]:
+    """Build the question whether to stop; it sees a shutdown that begins in mid-upload."""
+    stopping_since: list[float] = []
+
+    def reason() -> str | None:
+        now = time.monotonic()
+        state = server_state(data_dir)
+        if online and state is ServerState.ABSENT:
+            # The archiver is attached to shared memory and waits for us: while it lives, a killed
+            # server cannot be started again.
+            return "the server is gone"
+        if state is ServerState.STOPPING:
+            if not stopping_since:
+                stopping_since.append(now if now - started > 2 * child.POLL_SECONDS else started)
+            if now - stopping_since[0] >= settings.archive_stopping_seconds:
+                return f"the server is stopping and {settings.archive_stopping_seconds:g} s are up"
+        if now - started >= settings.archive_deadline_seconds:
+            return f"{settings.archive_deadline_seconds:g} s are up"
+        return None
+
+    return reason
+
+
+def _exec_push(settings: config.Config, path: str) -> int:
+    # One file per call: with concurrency WAL-G v0.2.19 pushes other files behind PostgreSQL's back
+    # and remembers them as done in a place that outlives a wiped store.
+    environment = child.clean_environment(WALG_UPLOAD_CONCURRENCY="1")
+    argv = [settings.walg, "--config", settings.walg_config, "wal-push", path]
+    os.execve(settings.walg, argv, environment)  # noqa: S606 - no shell is what is wanted
+
+
+def _silence(settings: config.Config) -> str | None:
+    """Reason why the store is taken for dead, or None when it answers."""
+    started = time.monotonic()
+
+    def ask() -> int:
+        try:
+            where = store.open_store(config.read_json(settings.walg_config))
+            where.probe(_OFFLINE_PROBE_SECONDS)
+        except (store.StoreError, config.ConfigError) as error:
+            sys.stderr.write(str(error))
+            sys.stderr.flush()
+            return EXIT_FAILED
+        return 0
+
+    def late() -> str | None:
+        return "no answer" if time.monotonic() - started >= _OFFLINE_PROBE_SECONDS else None
+
+    outcome = child.supervise(ask, late)
+    return None if outcome.code == 0 else outcome.output or outcome.reason

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings of the wrappers, and the settings of WAL-G that they share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+DEFAULT_PATH = "/etc/wal-g/wrapper.json"
+
+
+class ConfigError(Exception):
+    """The settings cannot be used; the message lists every problem with its place."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One host's wrapper settings. Times are seconds."""
+
+    walg: str
+    """Path of the wal-g binary."""
+    walg_config: str
+    """Path of WAL-G's own settings (JSON), which name the store and hold its keys."""
+    archive_deadline_seconds: float
+    """Longest one archive attempt may take while the server runs."""
+    archive_stopping_seconds: float
+    """Longest one archive attempt may go on once the postmaster is stopping."""
+    restore_target_seconds: float
+    """Longest one fetch may take when recovering to a target."""
+    restore_standby_seconds: float
+    """Time within which a standby gets its answer, counted from the start of the command."""
+    store_probe_seconds: float
+    """Time a store has to give any answer at all, before a command that must not wait goes on."""
+    store_silent_seconds: float
+    """How long a standby remembers that the store did not answer and does not ask again."""
+    state_dir: str
+    """Directory of that memory; lost at boot, which is right."""
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """Read one JSON object; raises ConfigError naming the file."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            value = json.load(handle)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: an object is wanted, found {type(value).__name__}")
+    return value
+
+
+def load(path: str = DEFAULT_PATH) -> Config:
+    """Read and check the wrapper settings; raises ConfigError with all problems at once."""
+    raw = read_json(path)
+    wanted = {field.name: field.type for field in fields(Config)}
+    problems = [f"/{name}: is missing" for name in wanted if name not in raw]
+    problems += [f"/{name}: is not a known setting" for name in raw if name not in wanted]
+    for name, kind in wanted.items():
+        value = raw.get(name)
+        if name not in raw:
+            continue
+        if kind == "str" and not (isinstance(value, str) and value.startswith("/")):
+            problems.append(f"/{name}: an absolute path is wanted, found {value!r}")
+        if kind == "float" and not (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+        ):
+            problems.append(f"/{name}: seconds above 0 are wanted, found {value!r}")
+    if problems:
+        raise ConfigError(f"{path}: " + "; ".join(sorted(problems)))
+    return Config(**raw)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""restore_command: tell "the store does not have it" from "I could not look".
+
+PostgreSQL takes any exit of 1 to 125 for "the archive ends here". When it recovers to a target
+that is a silent loss of everything after it, so 1 is said only after the store itself was asked
+and answered. A standby is the other way round: an exit above 125 takes the standby down, and it
+asks in the middle of a promotion, so it gets an answer in time whatever happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from . import child, config, segment, store
+from .postmaster import (
+    RecoveryMode,
+    ServerState,
+    data_directory,
+    major_version,
+    recovery_mode,
+    server_state,
+    system_identifier,
+)
+
+PROGRAM = "diting-wal-restore"
+EXIT_ABSENT = 1
+EXIT_COULD_NOT_LOOK = 200
+EXIT_REFUSED = 201
+EXIT_SETTINGS = 202
+_ASK_SECONDS = 10.0
+_MARGIN_SECONDS = 0.1
+"""Start and end of the interpreter, which the clock below does not see."""
+_MEMORY = "store-silent"
+_CODE_ABSENT, _CODE_SILENT, _CODE_BAD, _CODE_FAILED = 11, 12, 13, 14
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch the file named on the command line; returns the exit code for PostgreSQL."""
+    started = time.monotonic()
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="restore_command for WAL-G")
+    parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
+    parser.add_argument("name", help="%%f of restore_command")
+    parser.add_argument("path", help="%%p of restore_command")
+    options = parser.parse_args(arguments)
+    data_dir = data_directory(options.path)
+    standby = recovery_mode(data_dir) is RecoveryMode.STANDBY
+    try:
+        settings = config.load(options.config)
+    except config.ConfigError as error:
+        child.say(PROGRAM, str(error))
+        return EXIT_ABSENT if standby else EXIT_SETTINGS
+    job = _Job(settings, options.name, options.path, data_dir, started)
+    return job.for_standby() if standby else job.for_target()
+
+
+class _Job:
+    """One file to fetch."""
+
+    def __init__(self, settings: config.Config, name: str, path: str, data_dir: str, started: float) -> None:
+        self.settings = settings
+        self.name = name
+        self.path = path
+        self.part = f"{path}.diting-part"
+        self.data_dir = data_dir
+        self.started = started
+        self.online = server_state(data_dir) is not ServerState.ABSENT
+        self.memory = os.path.join(settings.state_dir, _MEMORY)
+
+    def for_standby(self) -> int:
+        """Answer within the limit; 0 or 1, never anything else."""
+        silent_for = self._silent_seconds()
+        if silent_for is not None:
+            self._warn(f"not asked for: the store was silent {silent_for:.1f} s ago")
+            return EXIT_ABSENT
+        limit = max(self.settings.restore_standby_seconds - _MARGIN_SECONDS, 0.1)
+        outcome = self._supervise(limit, lambda: self._fetch(probe=True))
+        if outcome.code == 0:
+            return 0
+        self._clean()
+        if outcome.code in {None, _CODE_SILENT}:
+            self._remember_silence()
+        if outcome.code != _CODE_ABSENT:
+            self._warn(f"could not look, the standby goes on without it: {_why(outcome)}")
+        return EXIT_ABSENT
+
+    def for_target(self) -> int:
+        """Answer the truth: 0, 1 when the store says it has no such file, or above 125."""
+        # Without a signal file the caller is pg_rewind or Patroni, which must not hang either.
+        probe = recovery_mode(self.data_dir) is RecoveryMode.NONE
+        limit = self.settings.restore_target_seconds
+        outcome = self._supervise(limit, lambda: self._fetch(probe=probe))
+        if outcome.code == 0:
+            return 0
+        self._clean()
+        if outcome.code == _CODE_BAD:
+            self._warn(f"refused: {outcome.output}")
+            return EXIT_REFUSED
+        if outcome.code is None or outcome.code == _CODE_SILENT:
+            self._warn(f"could not look: {_why(outcome)}")
+            return EXIT_COULD_NOT_LOOK
+        asked = self._supervise_ask()
+        if asked.code == _CODE_ABSENT:
+            return EXIT_ABSENT
+        self._warn(f"could not be fetched: {_why(outcome)}; {_why(asked)}")
+        return EXIT_COULD_NOT_LOOK
+
+    def _supervise(self, limit: float, work: Callable[[], int]) -> child.Outcome:
+        def late() -> str | None:
+            if self.online and server_state(self.data_dir) is ServerState.ABSENT:
+                return "the server is gone"
+            over = time.monotonic() - self.started >= limit
+            return f"no answer within {limit:g} s" if over else None
+
+        return child.supervise(work, late)
+
+    def _supervise_ask(self) -> child.Outcome:
+        begun = time.monotonic()
+
+        def late() -> str | None:
+            return "the store did not answer" if time.monotonic() - begun > _ASK_SECONDS else None
+
+        return child.supervise(self._ask, late)
+
+    def _fetch(self, *, probe: bool) -> int:
+        """Worker: fetch beside the destination, check, and only then put it there."""
+        if probe:
+            try:
+                self._store().probe(self.settings.store_probe_seconds)
+            except (store.StoreError, config.ConfigError) as error:
+                return _tell(str(error), _CODE_SILENT)
+        self._clean()
+        argv = [self.settings.walg, "--config", self.settings.walg_config]
+        # Concurrency 1 turns WAL-G's prefetch off: it leaves files inside pg_wal, which breaks
+        # pg_rewind, and hands them out later without asking the store.
+        done = subprocess.run(  # noqa: S603 - fixed binary, no shell
+            [*argv, "wal-fetch", self.name, self.part],
+            env=child.clean_environment(WALG_DOWNLOAD_CONCURRENCY="1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            preexec_fn=child.die_with_parent,
+        )
+        text = done.stdout.decode("utf-8", "replace").strip()
+        if done.returncode != 0:
+            absent = f"'{self.name}' does not exist" in text
+            return _tell(text, _CODE_ABSENT if absent else _CODE_FAILED)
+        try:
+            with open(self.part, "rb") as handle:
+                data = handle.read()
+            segment.check(self.name, data, system_identifier(self.data_dir), major_version(self.data_dir))
+        except segment.BadFileError as error:
+            return _tell(str(error), _CODE_BAD)
+        os.replace(self.part, self.path)
+        return 0
+
+    def _ask(self) -> int:
+        """Worker: does the store itself say that it has no such file?"""
+        try:
+            where = self._store()
+            name = f"{store.WAL_FOLDER}/{self.name}"
+            found = where.names(name, 10, _ASK_SECONDS)
+            if any(item == name or item.startswith(f"{name}.") for item in found):
+                return _tell(f"the store holds {found[0]}", _CODE_FAILED)
+            # A typing error in bucket or prefix also answers "nothing here". A recovery came from
+            # a base backup, so a prefix without one is not the one that was meant.
+            if not where.names(f"{store.BACKUP_FOLDER}/", 1, _ASK_SECONDS):
+                return _tell("the prefix holds no base backup either: wrong prefix?", _CODE_FAILED)
+        except (store.StoreError, config.ConfigError) as error:
+            return _tell(str(error), _CODE_SILENT)
+        return _CODE_ABSENT
+
+    def _store(self) -> store.Store:
+        return store.open_store(config.read_json(self.settings.walg_config))
+
+    def _clean(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.part)
+
+    def _silent_seconds(self) -> float | None:
+        """Seconds since the store was found silent, if that is recent enough to believe."""
+        try:
+            with open(self.memory, encoding="ascii") as handle:
+                age = time.monotonic() - float(handle.read())
+        except (OSError, ValueError):
+            return None
+        return age if 0 <= age < self.settings.store_silent_seconds else None
+
+    def _remember_silence(self) -> None:
+        # A promotion asks several times in a row; only the first question may cost time.
+        temporary = f"{self.memory}.{os.getpid()}"
+        with contextlib.suppress(OSError):
+            with open(temporary, "w", encoding="ascii") as handle:
+                handle.write(f"{time.monotonic():.6f}")
+            os.replace(temporary, self.memory)
+
+    def _warn(self, message: str) -> None:
+        child.say(PROGRAM, f"WARNING: {self.name}: {message}")
+
+
+def _tell(message: str, code: int) -> int:
+    sys.stderr.write(message)
+    sys.stderr.flush()
+    return code
+
+
+def _why(outcome: child.Outcome) -> str:
+    return outcome.output or outcome.reason

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask the store itself what it holds, with WAL-G's own settings.
+
+WAL-G's exit codes and listings cannot be trusted for this: v0.2.19 reports a wrong key as "No
+backups found" and an absent segment with the same code as a dead store. Here an answer is an
+answer, and everything else raises StoreError.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import hmac
+import http.client
+import os
+import ssl
+import urllib.parse
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+WAL_FOLDER = "wal_005"
+BACKUP_FOLDER = "basebackups_005"
+
+
+class StoreError(Exception):
+    """The store could not be asked, or refused to answer. It says nothing about what it holds."""
+
+
+class Store(Protocol):
+    """What the wrappers need from a store. Every call may raise StoreError."""
+
+    def probe(self, timeout_seconds: float) -> None:
+        """Return when the store gives any sign of life."""
+
+    def names(self, prefix: str, limit: int, timeout_seconds: float) -> list[str]:
+        """Names below the cluster's prefix that start with ``prefix``, at most ``limit``."""
+
+    def read(self, name: str, timeout_seconds: float) -> bytes:
+        """Content of one small object."""
+
+
+def open_store(settings: Mapping[str, object]) -> Store:
+    """Store that WAL-G's settings name; raises StoreError when they name none we can ask."""
+    values = {name: str(value) for name, value in settings.items()}
+    if values.get("WALG_FILE_PREFIX"):
+        path = values["WALG_FILE_PREFIX"]
+        return FileStore(urllib.parse.urlsplit(path).path if "://" in path else path)
+    if values.get("WALG_S3_PREFIX"):
+        return S3Store.from_settings(values)
+    raise StoreError("the settings of WAL-G name neither WALG_S3_PREFIX nor WALG_FILE_PREFIX")
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """A directory, often a network mount."""
+
+    root: str
+
+    def probe(self, timeout_seconds: float) -> None:  # noqa: ARG002 - the caller's limit kills us
+        """See Store.probe."""
+        self._require_root()
+
+    def names(self, prefix: str, limit: int, timeout_seconds: float) -> list[str]:  # noqa: ARG002
+        """See Store.names."""
+        self._require_root()
+        folder, _slash, start = prefix.rpartition("/")
+        found: list[str] = []
+        try:
+            for where, _dirs, files in os.walk(os.path.join(self.root, folder), onerror=_unless_absent):
+                below = os.path.relpath(where, self.root)
+                found += [f"{below}/{name}" for name in files]
+        except OSError as error:
+            raise StoreError(f"{self.root}: {error}") from error
+        wanted = f"{folder}/{start}" if folder else start
+        return sorted(name for name in found if name.startswith(wanted))[:limit]
+
+    def read(self, name: str, timeout_seconds: float) -> bytes:  # noqa: ARG002
+        """See Store.read."""
+        try:
+            with open(os.path.join(self.root, name), "rb") as handle:
+                return handle.read()
+        except OSError as error:
+            raise StoreError(f"{self.root}/{name}: {error.strerror}") from error
+
+    def _require_root(self) -> None:
+        # An unmounted file system looks like an empty store; the prefix itself must be there.
+        if not os.path.isdir(self.root):
+            raise StoreError(f"{self.root}: no such directory; is it mounted?")
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """One prefix of one bucket, asked by plain HTTP with AWS signature version 4."""
+
+    scheme: str
+    host: str
+    port: int
+    bucket: str
+    prefix: str
+    path_style: bool
+    region: str
+    access_key: str
+    secret_key: str
+    session_token: str
+    ca_file: str
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, str]) -> S3Store:
+        """Build from WAL-G's setting names; raises StoreError naming what is missing."""
+        target = urllib.parse.urlsplit(values["WALG_S3_PREFIX"])
+        region = values.get("AWS_REGION") or "us-east-1"
+        endpoint = values.get("AWS_ENDPOINT") or f"https://s3.{region}.amazonaws.com"
+        url = urllib.parse.urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        missing = [
+            name
+            for name, value in (
+                ("bucket in WALG_S3_PREFIX", target.netloc),
+                ("host in AWS_ENDPOINT", url.hostname),
+                ("AWS_ACCESS_KEY_ID", values.get("AWS_ACCESS_KEY_ID")),
+                ("AWS_SECRET_ACCESS_KEY", values.get("AWS_SECRET_ACCESS_KEY")),
+            )
+            if not value
+        ]
+        if missing:
+            raise StoreError("the settings of WAL-G lack: " + ", ".join(missing))
+        path_style = values.get("AWS_S3_FORCE_PATH_STYLE", "false").lower() in {"true", "1", "t"}
+        host = url.hostname or ""
+        return cls(
+            scheme=url.scheme,
+            host=host if path_style else f"{target.netloc}.{host}",
+            port=url.port or (443 if url.scheme == "https" else 80),
+            bucket=target.netloc,
+            prefix=target.path.strip("/"),
+            path_style=path_style,
+            region=region,
+            access_key=values["AWS_ACCESS_KEY_ID"],
+            secret_key=values["AWS_SECRET_ACCESS_KEY"],
+            session_token=values.get("AWS_SESSION_TOKEN", ""),
+            ca_file=values.get("WALG_S3_CA_CERT_FILE", ""),
+        )
+
+    def probe(self, timeout_seconds: float) -> None:
+        """See Store.probe: any HTTP answer will do, so nothing is signed."""
+        self._exchange("HEAD", "/", "", {}, timeout_seconds)
+
+    def names(self, prefix: str, limit: int, timeout_seconds: float) -> list[str]:
+        """See Store.names."""
+        base = f"{self.prefix}/" if self.prefix else ""
+        found: list[str] = []
+        token = ""
+        while len(found) < limit:
+            query = {
+                "list-type": "2",
+                "max-keys": str(min(1000, limit - len(found))),
+                "prefix": base + prefix,
+            }
+            if token:
+                query["continuation-token"] = token
+            root = _parse(self._signed("", query, timeout_seconds))
+            if _local(root.tag) != "ListBucketResult":
+                raise StoreError(f"{self.host}: the listing is not one: <{_local(root.tag)}>")
+            keys = [_text(item, "Key") for item in root if _local(item.tag) == "Contents"]
+            found += [key[len(base) :] for key in keys]
+            token = _text(root, "NextContinuationToken")
+            if _text(root, "IsTruncated") != "true" or not token:
+                break
+        return found[:limit]
+
+    def read(self, name: str, timeout_seconds: float) -> bytes:
+        """See Store.read."""
+        key = f"{self.prefix}/{name}" if self.prefix else name
+        return self._signed(key, {}, timeout_seconds)
+
+    def _signed(self, key: str, query: Mapping[str, str], timeout_seconds: float) -> bytes:
+        path = f"/{self.bucket}/{key}" if self.path_style else f"/{key}"
+        path = urllib.parse.quote(path.rstrip("/") or "/")
+        encoded = urllib.parse.urlencode(sorted(query.items()), quote_via=urllib.parse.quote)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        headers = self._signature(path, encoded, now.strftime("%Y%m%dT%H%M%SZ"))
+        status, body = self._exchange("GET", path, encoded, headers, timeout_seconds)
+        if status != http.HTTPStatus.OK:
+            raise StoreError(f"{self.host}:{self.port} answered {status} {_error_code(body)}")
+        return body
+
+    def _host_header(self) -> str:
+        default = {"https": 443, "http": 80}[self.scheme]
+        return self.host if self.port == default else f"{self.host}:{self.port}"
+
+    def _signature(self, path: str, query: str, stamp: str) -> dict[str, str]:
+        """Headers of AWS signature version 4 for a GET without a body."""
+        payload = hashlib.sha256(b"").hexdigest()
+        headers = {
+            "host": self._host_header(),
+            "x-amz-content-sha256": payload,
+            "x-amz-date": stamp,
+        }
+        if self.session_token:
+            headers["x-amz-security-token"] = self.session_token
+        names = ";".join(sorted(headers))
+        canonical = "\n".join(
+            ["GET", path, query]
+            + [f"{name}:{headers[name]}" for name in sorted(headers)]
+            + ["", names, payload]
+        )
+        scope = f"{stamp[:8]}/{self.region}/s3/aws4_request"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        key = f"AWS4{self.secret_key}".encode()
+        for part in scope.split("/"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode(), "sha256").hex()
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={self.access_key}/{scope}, "
+            f"SignedHeaders={names}, Signature={signature}"
+        )
+        return headers
+
+    def _exchange(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], timeout_seconds: float
+    ) -> tuple[int, bytes]:
+        connection: http.client.HTTPConnection
+        try:
+            if self.scheme == "https":
+                context = ssl.create_default_context(cafile=self.ca_file or None)
+                connection = http.client.HTTPSConnection(
+                    self.host, self.port, timeout=timeout_seconds, context=context
+                )
+            else:
+                connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_seconds)
+            connection.request(method, f"{path}?{query}" if query else path, headers=dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise StoreError(
+                f"{self.host}:{self.port} did not answer: {error or type(error).__name__}"
+            ) from error
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def _text(parent: ET.Element, name: str) -> str:
+    for child in parent:
+        if _local(child.tag) == name:
+            return child.text or ""
+    return ""
+
+
+def _parse(body: bytes) -> ET.Element:
+    try:
+        return ET.fromstring(body)  # noqa: S314 - expat here expands no external entities
+    except ET.ParseError as error:
+        raise StoreError(f"the listing is not XML: {error}") from error
+
+
+def _error_code(body: bytes) -> str:
+    try:
+        return _text(ET.fromstring(body), "Code")  # noqa: S314 - see _parse
+    except ET.ParseError:
+        return ""

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real PostgreSQL, real WAL-G and a real S3 server on loopback, for the tests of the WAL wrappers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = ROOT / "roles/walg/files/usr/local/bin"
+PG_BIN = Path("/usr/lib/postgresql/15/bin")
+BUCKET = "wal-test"
+ACCESS_KEY, SECRET_KEY = "walg-access", "walg-secret-key"
+
+
+def find_program(name: str, variable: str, *patterns: str) -> Path:
+    """Binary named by an environment variable, or the newest that the cache holds; skips if none."""
+    named = os.environ.get(variable)
+    if named:
+        return Path(named)
+    cache = Path(os.environ.get("DITING_CACHE", "/var/cache/diting"))
+    found = [path for pattern in patterns for path in cache.glob(pattern) if os.access(path, os.X_OK)]
+    found += [Path(path) for path in [shutil.which(name)] if path]
+    if not found:
+        pytest.skip(f"{name} is not built: {variable} is not set and {cache} holds none of {patterns}")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def require_postgres() -> None:
+    if not (PG_BIN / "initdb").exists():
+        pytest.skip(f"PostgreSQL 15 server binaries are not installed: {PG_BIN}/initdb is missing")
+    try:
+        pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("user postgres does not exist")
+    if os.geteuid() != 0:
+        pytest.skip("only root can start PostgreSQL as user postgres")
+
+
+def wait_until(what: str, ready: Callable[[], Any], seconds: float = 30.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = ready()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class BlackHole:
+    """A store that takes connections and never says a word: no accept, only the kernel's queue."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(("127.0.0.1", port))
+        self.socket.listen(64)
+        self.port = int(self.socket.getsockname()[1])
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class S3Server:
+    """versitygw over a directory; can be stopped and started again on the same port."""
+
+    def __init__(self, binary: Path, root: Path) -> None:
+        self.binary = binary
+        self.root = root
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        (root / "data" / BUCKET).mkdir(parents=True)
+        (root / "sidecar").mkdir()
+
+    def start(self) -> None:
+        environment = {**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
+        self.process = subprocess.Popen(
+            [
+                self.binary,
+                "--port",
+                f"127.0.0.1:{self.port}",
+                "posix",
+                "--sidecar",
+                self.root / "sidecar",
+                self.root / "data",
+            ],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until("the S3 server listens", self._listens)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(0.5)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def objects(self, folder: str = "wal_005") -> list[str]:
+        base = self.root / "data" / BUCKET / "c1" / folder
+        return sorted(str(path.relative_to(base)) for path in base.rglob("*") if path.is_file())
+
+    def path(self, name: str) -> Path:
+        return self.root / "data" / BUCKET / "c1" / name
+
+    def settings(self, **changes: str) -> dict[str, str]:
+        return {
+            "WALG_S3_PREFIX": f"s3://{BUCKET}/c1",
+            "AWS_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "AWS_REGION": "us-east-1",
+            "AWS_S3_FORCE_PATH_STYLE": "true",
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "WALG_PREVENT_WAL_OVERWRITE": "true",
+            **changes,
+        }
+
+
+class Host:
+    """The files of the wrappers as one host has them, owned by postgres."""
+
+    def __init__(self, root: Path, walg: Path) -> None:
+        self.root = root
+        self.walg = walg
+        self.walg_config = root / "wal-g.json"
+        self.wrapper_config = root / "wrapper.json"
+        self.state = root / "state"
+        self.state.mkdir()
+        own(self.state)
+
+    def write(self, settings: dict[str, str], **wrapper: Any) -> None:
+        values = {
+            "walg": str(self.walg),
+            "walg_config": str(self.walg_config),
+            "archive_deadline_seconds": 60,
+            "archive_stopping_seconds": 1,
+            "restore_target_seconds": 60,
+            "restore_standby_seconds": 1,
+            "store_probe_seconds": 0.3,
+            "store_silent_seconds": 10,
+            "state_dir": str(self.state),
+            **wrapper,
+        }
+        for path, content in ((self.walg_config, settings), (self.wrapper_config, values)):
+            path.write_text(json.dumps(content))
+            own(path)
+            path.chmod(0o600)
+
+    def archive(self) -> str:
+        return f"{BIN}/diting-wal-archive --config {self.wrapper_config} %p"
+
+    def restore(self) -> str:
+        return f"{BIN}/diting-wal-restore --config {self.wrapper_config} %f %p"
+
+    def raw_restore(self) -> str:
+        return f"{self.walg} --config {self.walg_config} wal-fetch %f %p"
+
+    def run(self, *command: Any, cwd: Path, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+        return as_postgres(*command, cwd=cwd, timeout=timeout)
+
+
+class Cluster:
+    """One PostgreSQL data directory on a port of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.data = root
+        self.port = free_port()
+        self.socket_dir = root.parent
+
+    @classmethod
+    def create(cls, root: Path) -> Cluster:
+        cluster = cls(root)
+        checked(PG_BIN / "initdb", "-D", root, "-A", "trust", "-N", "-k", "--no-locale", cwd=root.parent)
+        cluster.configure(
+            listen_addresses="",
+            unix_socket_directories=str(root.parent),
+            shared_buffers="16MB",
+            fsync="off",
+            archive_mode="on",
+            wal_level="replica",
+            max_wal_senders="4",
+            log_line_prefix="%m [%p] %b ",
+        )
+        with (root / "pg_hba.conf").open("a") as handle:
+            handle.write("local replication all trust\n")
+        return cluster
+
+    def configure(self, **settings: str) -> None:
+        with (self.data / "postgresql.conf").open("a") as handle:
+            for name, value in settings.items():
+                handle.write(f"{name} = '{value}'\n")
+
+    @property
+    def log(self) -> Path:
+        return self.data.parent / f"{self.data.name}.log"
+
+    def ctl(self, action: str, *options: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+        return as_postgres(
+            PG_BIN / "pg_ctl",
+            "-D",
+            self.data,
+            "-l",
+            self.log,
+            "-o",
+            f"-p {self.port}",
+            *options,
+            action,
+            cwd=self.data.parent,
+            timeout=timeout,
+        )
+
+    def start(self) -> None:
+        done = self.ctl("start", "-w", "-t", "60")
+        assert done.returncode == 0, done.stdout + self.log.read_text()[-4000:]
+
+    def stop(self, mode: str = "fast", timeout: float = 60) -> float:
+        begun = time.monotonic()
+        done = self.ctl("stop", "-m", mode, "-w", "-t", str(int(timeout)))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return time.monotonic() - begun
+
+    def sql(self, query: str) -> str:
+        done = as_postgres(
+            PG_BIN / "psql",
+            *("-XAtq", "-v", "ON_ERROR_STOP=1"),
+            *("-h", self.socket_dir, "-p", str(self.port), "-d", "postgres", "-c", query),
+            cwd=self.data.parent,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def fill_segment(self) -> str:
+        """Write a little and leave the segment, which then waits to be archived; returns its name."""
+        self.sql("create table if not exists t (n bigint); insert into t select count(*) from t")
+        name = self.sql("select pg_walfile_name(pg_current_wal_lsn())")
+        self.sql("select pg_switch_wal()")
+        return name
+
+    def postmaster_pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+
+    def destroy(self) -> None:
+        if (self.data / "postmaster.pid").exists():
+            pid = self.postmaster_pid()
+            self.ctl("stop", "-m", "immediate", "-w", "-t", "10")
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def own(path: Path) -> None:
+    shutil.chown(path, "postgres", "postgres")
+
+
+def as_postgres(*command: Any, cwd: Path, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    account = pwd.getpwnam("postgres")
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "LC_ALL": "C.UTF-8"}
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=[],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def checked(*command: Any, cwd: Path, timeout: float = 90) -> str:
+    done = as_postgres(*command, cwd=cwd, timeout=timeout)
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout
