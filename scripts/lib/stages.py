@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The stages of ``scripts/test``: run them, say what each did, end with one line of counts.
+
+A lint tool, a sanity test, a molecule scenario and a drill count as one each; tests run by pytest
+count one by one. What this machine cannot run is counted as skipped and named with the reason; a
+stage is never left out silently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BIN = Path(sys.executable).parent
+EXIT_USAGE = 64
+EXIT_INTERRUPTED = 130
+
+
+@dataclass
+class Tally:
+    """Counts of one stage, and what a reader has to know about failures and skips."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, good: bool, seconds: float | None = None) -> None:
+        """Count one thing and say so at once."""
+        took = "" if seconds is None else f"  {seconds:6.1f} s"
+        print(f"  {'ok  ' if good else 'FAIL'}  {name:<24}{took}", flush=True)
+        self.passed += good
+        self.failed += not good
+        if not good:
+            self.notes.append(f"failed: {name}")
+
+    def skip(self, name: str, reason: str) -> None:
+        """Count one thing that cannot run here, with the reason."""
+        print(f"  skip  {name:<24}  {reason}", flush=True)
+        self.skipped += 1
+        self.notes.append(f"skipped: {name}: {reason}")
+
+    def merge(self, other: Tally) -> None:
+        """Add the counts of another tally."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.notes += other.notes
+
+
+def call(argv: list[str], *, limit_seconds: float, quiet: bool = False) -> int:
+    """Run one tool in a process group of its own; kill the whole group at the limit.
+
+    Ctrl-C is handed on, so that a drill can take its fault back before it leaves.
+
+    Args:
+        argv: the command; names without a slash are looked up in the virtual environment first.
+        limit_seconds: after this the group is killed and 124 is returned, as timeout(1) does.
+        quiet: keep the output back unless the tool fails.
+    """
+    words = [str(BIN / argv[0]) if (BIN / argv[0]).exists() else argv[0], *argv[1:]]
+    with tempfile.TemporaryFile() as kept:
+        sink = kept if quiet else None
+        process = subprocess.Popen(words, cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True)
+        try:
+            status = process.wait(limit_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            print(f"  {argv[0]}: killed after {limit_seconds:.0f} s", flush=True)
+            status = 124
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
+        if quiet and status != 0:
+            kept.seek(0)
+            sys.stdout.buffer.write(kept.read())
+            sys.stdout.flush()
+    return status
+
+
+def count_junit(path: Path) -> Tally:
+    """Counts from a JUnit file of pytest. A file that is missing or empty is one failure."""
+    tally = Tally()
+    try:
+        suites = ET.parse(path).getroot().iter("testsuite")  # noqa: S314 - written by our own pytest
+    except (OSError, ET.ParseError) as error:
+        return Tally(failed=1, notes=[f"failed: pytest wrote no results: {error}"])
+    for suite in suites:
+        bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        skipped = int(suite.get("skipped", 0))
+        tally.failed += bad
+        tally.skipped += skipped
+        tally.passed += int(suite.get("tests", 0)) - bad - skipped
+        for case in suite.iter("testcase"):
+            name = f"{case.get('classname', '')}::{case.get('name', '')}"
+            if case.find("failure") is not None or case.find("error") is not None:
+                tally.notes.append(f"failed: {name}")
+            elif (skip := case.find("skipped")) is not None:
+                tally.notes.append(f"skipped: {name}: {skip.get('message', 'no reason given')}")
+    return tally
+
+
+def pytest_stage(*paths: str, limit_seconds: float) -> Callable[[], Tally]:
+    """A stage that is one run of pytest over the paths that exist."""
+
+    def stage() -> Tally:
+        present = [path for path in paths if any((ROOT / path).rglob("test_*.py"))]
+        if not present:
+            return Tally(failed=1, notes=[f"failed: no tests under {', '.join(paths)}"])
+        with tempfile.TemporaryDirectory(prefix="diting-junit-") as scratch:
+            junit = Path(scratch) / "junit.xml"
+            status = call(
+                ["pytest", "-q", f"--junitxml={junit}", *present],
+                limit_seconds=limit_seconds,
+            )
+            tally = count_junit(junit)
+        if status not in (0, 1) and not tally.failed:
+            tally.failed += 1
+            tally.notes.append(f"failed: pytest exited {status}")
+        return tally
+
+    return stage
+
+
+def lint() -> Tally:
+    """Every linter over the whole tree."""
+    tally = Tally()
+    shells = sorted(str(path.relative_to(ROOT)) for path in shell_scripts())
+    tools: list[tuple[str, list[str]]] = [
+        ("ruff check", ["ruff", "check", "."]),
+        ("ruff format", ["ruff", "format", "--check", "."]),
+        ("mypy --strict", ["mypy"]),
+        ("yamllint", ["yamllint", "--strict", "."]),
+        ("ansible-lint", ["ansible-lint"]),
+        ("shellcheck", ["shellcheck", "--external-sources", *shells]),
+        ("pip check", ["pip", "check"]),
+    ]
+    for name, argv in tools:
+        if shutil.which(argv[0], path=f"{BIN}{os.pathsep}{os.environ['PATH']}") is None:
+            tally.skip(name, f"{argv[0]} is not installed")
+            continue
+        started = time.monotonic()
+        status = call(argv, limit_seconds=300, quiet=True)
+        tally.add(name, status == 0, time.monotonic() - started)
+    return tally
+
+
+def shell_scripts() -> list[Path]:
+    """Files of the tree that a shell runs: ``*.sh``, and those with a shell's name in the first line."""
+    found = []
+    for folder in ("scripts", ".ci", "roles", "tools"):
+        for path in (ROOT / folder).rglob("*"):
+            if not path.is_file() or path.suffix in (".py", ".j2", ".yml", ".json"):
+                continue
+            with path.open("rb") as file:
+                first = file.readline(80)
+            if path.suffix == ".sh" or (first.startswith(b"#!") and b"sh" in first.split(b"/")[-1]):
+                found.append(path)
+    return found
+
+
+def sanity() -> Tally:
+    """``ansible-test sanity`` in a staged copy."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import sanity as sanity_tests  # noqa: PLC0415 - a sibling, found beside this file
+
+    tally = Tally()
+    for name, good in sanity_tests.run(ROOT).items():
+        tally.add(name, good)
+    return tally
+
+
+def no_containers() -> str | None:
+    """Why this machine cannot run lab hosts, or None."""
+    if os.geteuid() != 0:
+        return "lab hosts need root (containers with systemd)"
+    if shutil.which("podman") is None:
+        return "podman is not installed"
+    if (
+        subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, check=False).returncode
+        != 0
+    ):
+        return "this machine allows no new namespaces (unshare --mount --net failed)"
+    return None
+
+
+def molecule() -> Tally:
+    """One scenario per kind of host."""
+    tally = Tally()
+    scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    reason = no_containers()
+    for name in scenarios:
+        if reason:
+            tally.skip(f"molecule {name}", reason)
+            continue
+        started = time.monotonic()
+        status = call(["molecule", "test", "-s", name], limit_seconds=1200)
+        tally.add(f"molecule {name}", status == 0, time.monotonic() - started)
+        if status != 0:
+            # A scenario that failed half-way keeps its hosts; the next run wants a clean start.
+            call(["molecule", "destroy", "-s", name], limit_seconds=300, quiet=True)
+    return tally
+
+
+def lab() -> Tally:
+    """Bring labs up and down, break them in between."""
+    if reason := no_containers():
+        tally = Tally()
+        tally.skip("tests/lab", reason)
+        return tally
+    return pytest_stage("tests/lab", limit_seconds=1500)()
+
+
+DRILLS_SHORT = (("host_off", ()),)
+"""The end-to-end test: the main job, once."""
+
+DRILLS_ALL = (
+    ("host_off", ()),
+    ("host_off", ("patroni_preset=stock",)),
+    ("host_off", ("drill_store_down=true",)),
+    ("postgres_kill", ()),
+    ("switchover", ()),
+    ("switchover", ("drill_store_down=true",)),
+)
+"""The fault matrix: every fault, every preset, with and without the object store."""
+
+
+def drills(matrix: tuple[tuple[str, tuple[str, ...]], ...]) -> Callable[[], Tally]:
+    """A stage that is a row of real drills; each must end PASS."""
+
+    def stage() -> Tally:
+        tally = Tally()
+        reason = no_containers()
+        for fault, extra in matrix:
+            name = " ".join(("drill l4", fault, *extra))
+            if reason:
+                tally.skip(name, reason)
+                continue
+            options = [word for value in (f"drill_fault={fault}", *extra) for word in ("-e", value)]
+            started = time.monotonic()
+            status = call(["./scripts/drill", "l4", *options], limit_seconds=1800)
+            tally.add(name, status == 0, time.monotonic() - started)
+        return tally
+
+    return stage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it does in a line, how to run it, and whether it runs when none is named."""
+
+    text: str
+    run: Callable[[], Tally]
+    default: bool = True
+
+
+STAGES: dict[str, Stage] = {
+    "lint": Stage("linters and types over the whole tree", lint),
+    "unit": Stage(
+        "unit, property and contract tests",
+        pytest_stage(
+            "tests/unit",
+            "tests/property",
+            "tests/contract",
+            "collections/ansible_collections/diting/dr/tests/unit",
+            limit_seconds=300,
+        ),
+    ),
+    "process": Stage(
+        "real daemons on loopback, pages in a browser",
+        pytest_stage("tests/process", "tests/browser", limit_seconds=900),
+    ),
+    "build": Stage(
+        "the wheel and the collection, built and looked into", pytest_stage("tests/build", limit_seconds=300)
+    ),
+    "sanity": Stage("ansible-test sanity in a staged copy", sanity),
+    "molecule": Stage("roles on real hosts, one scenario per kind of host", molecule),
+    "lab": Stage("the lab itself: up, down, repair", lab),
+    "e2e": Stage("one L4 drill from nothing to a verdict", drills(DRILLS_SHORT)),
+    "faults": Stage("the whole matrix of L4 drills (long)", drills(DRILLS_ALL), default=False),
+}
+
+
+class UsageParser(argparse.ArgumentParser):
+    """Leaves with EX_USAGE, as every script of the project does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and the fault, exit 64."""
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
+
+
+def parse(argv: list[str]) -> list[str]:
+    """The stages asked for, in the order of STAGES."""
+    lines = "\n".join(f"  {name:<10}{stage.text}" for name, stage in STAGES.items())
+    parser = UsageParser(
+        prog="scripts/test",
+        description="Run the test stages; the last line counts them.",
+        epilog=f"stages (all but 'faults' when none is named):\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stage", nargs="*", help="stages to run, see below")
+    wanted = parser.parse_args(argv).stage
+    if unknown := [name for name in wanted if name not in STAGES]:
+        parser.error(f"unknown stage {unknown[0]!r}; stages are {', '.join(STAGES)}")
+    return [name for name, stage in STAGES.items() if name in wanted or (not wanted and stage.default)]
+
+
+def report(total: Tally, seconds: float) -> None:
+    """Failures and skips by name, then the line that counts."""
+    print(f"\n==> all stages done in {seconds:.0f} s")
+    for note in total.notes:
+        print(f"  {note}")
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped", flush=True)
+
+
+def main(argv: list[str]) -> int:
+    """Run the stages; exit status 0 only if nothing failed."""
+    names = parse(argv)
+    total = Tally()
+    begun = time.monotonic()
+    try:
+        for number, name in enumerate(names, start=1):
+            stage = STAGES[name]
+            print(f"\n==> {name} ({number} of {len(names)}): {stage.text}", flush=True)
+            started = time.monotonic()
+            tally = stage.run()
+            total.merge(tally)
+            print(
+                f"<== {name}: {tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped "
+                f"in {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+    except KeyboardInterrupt:
+        total.failed += 1
+        total.notes.append("failed: interrupted")
+        report(total, time.monotonic() - begun)
+        return EXIT_INTERRUPTED
+    report(total, time.monotonic() - begun)
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
