@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Power of the lab's hosts: what power control does when it is told to."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Protocol
+
+from diting.lab.instance import Instance
+from diting.lab.podman import Podman, PodmanError, Power, power_state
+
+SWITCH_DEADLINE_SECONDS = 30.0
+
+
+class Hosts(Protocol):
+    """What power control needs of a hypervisor."""
+
+    def state(self, host: str) -> tuple[Power, str]:
+        """Look now; for UNKNOWN the text says why nobody could tell."""
+        ...
+
+    def on(self, host: str) -> bool:
+        """Bring the host to ON; False when it was. Raises ``PodmanError`` when it does not get there."""
+        ...
+
+    def off(self, host: str) -> bool:
+        """Bring the host to OFF at once, without a shutdown; same return and error as ``on``."""
+        ...
+
+
+def link_of(pid: int) -> str | None:
+    """The machine's end of a container's veth pair, by the init process; None when it has none."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "dev", "eth0"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (subprocess.SubprocessError, OSError):
+        return None
+    index = done.stdout.partition("@if")[2].partition(":")[0]
+    for entry in Path("/sys/class/net").iterdir():
+        try:
+            if (entry / "ifindex").read_text().strip() == index:
+                return entry.name
+        except OSError:  # the link went while we looked
+            continue
+    return None
+
+
+class PodmanHosts:
+    """Hosts as containers."""
+
+    def __init__(self, instance: Instance, podman: Podman) -> None:
+        self._instance = instance
+        self._podman = podman
+
+    def state(self, host: str) -> tuple[Power, str]:
+        """State of the host's container, from podman and the kernel."""
+        return power_state(self._podman, self._instance, host)
+
+    def on(self, host: str) -> bool:
+        """Start the container; one that runs gets its link back, should a fault have cut it."""
+        name = self._instance.container(host)
+        state, _ = self.state(host)
+        if state is Power.ON:
+            return self._link_up(name)
+        deadline = time.monotonic() + SWITCH_DEADLINE_SECONDS
+        while True:
+            # Right after a kill podman may still tidy up; "start" is refused until it has.
+            try:
+                self._podman.run("start", name)
+            except PodmanError as error:
+                problem = str(error)
+            else:
+                state, problem = self.state(host)
+                if state is Power.ON:
+                    return True
+            if time.monotonic() >= deadline:
+                raise PodmanError(f"not on within {SWITCH_DEADLINE_SECONDS:g} s: {problem or state.value}")
+            time.sleep(0.1)
+
+    def off(self, host: str) -> bool:
+        """Kill the container's processes, as the loss of power would."""
+        name = self._instance.container(host)
+        state, _ = self.state(host)
+        if state is Power.OFF:
+            return False
+        deadline = time.monotonic() + SWITCH_DEADLINE_SECONDS
+        problem = ""
+        while True:
+            try:
+                self._podman.run("kill", "--signal", "KILL", name)
+            except PodmanError as error:
+                problem = str(error)
+            state, why = self.state(host)
+            if state is Power.OFF:
+                return True
+            if time.monotonic() >= deadline:
+                raise PodmanError(f"not off within {SWITCH_DEADLINE_SECONDS:g} s: {why or problem or state.value}")
+            time.sleep(0.05)
+
+    def _link_up(self, name: str) -> bool:
+        link = link_of(self._podman.inspect(name).pid)
+        if link is None:
+            raise PodmanError(f"{name} runs and its network link cannot be found")
+        if int(Path(f"/sys/class/net/{link}/flags").read_text(), 16) & 1:
+            return False
+        done = subprocess.run(["ip", "link", "set", link, "up"], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        if done.returncode != 0:
+            raise PodmanError(f"link {link} of {name}: {done.stderr.strip()}")
+        return True

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab's bridge and the rules that keep its traffic inside.
+
+``python -m diting.lab.network ensure|remove --lab-home DIR`` prints ``{"changed": bool, "done": [...]}``.
+
+The bridge is ours, not podman's: power control listens on its address before the first host runs
+and while every host is off. A veth pair whose one end is a port of the bridge (the *keeper*) stops
+netavark from removing the bridge with its last container.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diting.lab import instance as lab
+from diting.lab import site_settings
+from diting.lab.instance import Instance
+
+IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+
+
+class NetworkError(Exception):
+    """An ``ip`` or ``nft`` command failed; the message has the command and its words."""
+
+
+def _run(*command: str, stdin: str | None = None) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
+    if done.returncode != 0:
+        raise NetworkError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def _links() -> dict[str, dict[str, Any]]:
+    return {link["ifname"]: link for link in json.loads(_run("ip", "-j", "-d", "address", "show") or "[]")}
+
+
+def table_name(name: str) -> str:
+    """Name of the nft table of the lab ``name``."""
+    return "diting_lab_" + re.sub(r"\W", "_", name)
+
+
+def ruleset(instance: Instance, resolvers: Sequence[str], tcp_ports: Sequence[int]) -> str:
+    """The lab's nft table: what may leave, what may reach this machine, and nothing may enter.
+
+    It only ever drops: an accept here ends this table, not those of the machine.
+    """
+    bridge, table = instance.bridge, table_name(instance.name)
+    dns = ", ".join(resolvers)
+    ports = ", ".join(str(port) for port in tcp_ports)
+    dns_forward = f"ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport 53 accept" if dns else ""
+    return f"""\
+table inet {table} {{
+  chain outbound {{
+    ct state established,related accept
+    ip saddr != {instance.subnet} drop
+    {dns_forward}
+    ip daddr {{ 169.254.0.0/16, 100.64.0.0/10 }} drop
+    ip daddr {{ 127.0.0.0/8, 224.0.0.0/3 }} drop
+    tcp dport {{ {ports} }} accept
+    drop
+  }}
+  chain inbound {{
+    ct state established,related accept
+    drop
+  }}
+  chain machine {{
+    ct state established,related accept
+    meta l4proto icmp accept
+    ip daddr {instance.gateway} tcp dport {instance.power_port} accept
+    {dns_forward}
+    drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter - 10; policy accept;
+    iifname "{bridge}" oifname "{bridge}" accept
+    iifname "{bridge}" goto outbound
+    oifname "{bridge}" goto inbound
+  }}
+  chain input {{
+    type filter hook input priority filter - 10; policy accept;
+    iifname "{bridge}" goto machine
+  }}
+}}
+"""
+
+
+def _normal(rules: str) -> str:
+    """Rules without white space, to compare what was asked for with what the kernel holds."""
+    return re.sub(r"\s+", " ", rules).strip()
+
+
+def _ensure_rules(instance: Instance, rules: str) -> bool:
+    """Load the table unless exactly this one is loaded; the swap is one transaction."""
+    table = table_name(instance.name)
+    kept = instance.home / "network" / "nft.loaded"
+    try:
+        loaded = _run("nft", "--stateless", "list", "table", "inet", table)
+    except NetworkError:
+        loaded = ""
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    if loaded and before == {"asked": rules, "loaded": _normal(loaded)}:
+        return False
+    # "add" first, so that "delete" cannot fail on a table that is not there.
+    _run("nft", "-f", "-", stdin=f"table inet {table} {{}}\ndelete table inet {table}\n{rules}")
+    loaded = _run("nft", "--stateless", "list", "table", "inet", table)
+    kept.write_text(json.dumps({"asked": rules, "loaded": _normal(loaded)}))
+    return True
+
+
+def ensure(instance: Instance) -> list[str]:
+    """Bring the bridge, its address, the keeper and the rules to what they must be."""
+    done: list[str] = []
+    (instance.home / "network").mkdir(parents=True, exist_ok=True)
+    forward = instance.home / "network" / "ip_forward.before"
+    if not forward.exists():
+        forward.write_text(IP_FORWARD.read_text())
+    if IP_FORWARD.read_text().strip() != "1":
+        # Named on the machine's side because podman would set it at the first start in any case.
+        IP_FORWARD.write_text("1\n")
+        done.append("enabled net.ipv4.ip_forward")
+    # The rules come first: no packet of the lab passes before they hold.
+    settings = site_settings.collect()
+    if _ensure_rules(instance, ruleset(instance, site_settings.resolvers(), site_settings.egress_tcp_ports(settings))):
+        done.append(f"loaded nft table {table_name(instance.name)}")
+    bridge, keeper, plug = instance.bridge, instance.bridge + "k", instance.bridge + "p"
+    links = _links()
+    if bridge in links and links[bridge].get("linkinfo", {}).get("info_kind") != "bridge":
+        raise NetworkError(f"{bridge} exists and is no bridge; choose another lab_bridge or remove it")
+    if bridge not in links:
+        _run("ip", "link", "add", bridge, "type", "bridge")
+        done.append(f"created bridge {bridge}")
+        links = _links()
+    wanted = f"{instance.gateway}/{instance.subnet.prefixlen}"
+    have = [f"{a['local']}/{a['prefixlen']}" for a in links[bridge]["addr_info"] if a["family"] == "inet"]
+    for address in have:
+        if address != wanted:
+            _run("ip", "address", "del", address, "dev", bridge)
+            done.append(f"removed address {address}")
+    if wanted not in have:
+        _run("ip", "address", "add", wanted, "dev", bridge)
+        done.append(f"added address {wanted}")
+    if keeper not in links:
+        _run("ip", "link", "add", keeper, "type", "veth", "peer", "name", plug)
+        done.append(f"created keeper {keeper}")
+    links = _links()
+    if links[keeper].get("master") != bridge:
+        _run("ip", "link", "set", keeper, "master", bridge)
+        done.append(f"plugged {keeper}")
+    for link in (bridge, keeper):
+        if "UP" not in links[link]["flags"]:
+            _run("ip", "link", "set", link, "up")
+            done.append(f"set {link} up")
+    return done
+
+
+def remove(instance: Instance) -> list[str]:
+    """Take bridge, keeper and rules away; what is already gone is no error."""
+    done: list[str] = []
+    links = _links()
+    for link in (instance.bridge + "k", instance.bridge):
+        if link in links:
+            _run("ip", "link", "del", link)
+            done.append(f"removed {link}")
+    table = table_name(instance.name)
+    if f"table inet {table}\n" in _run("nft", "list", "tables"):
+        _run("nft", "delete", "table", "inet", table)
+        done.append(f"removed nft table {table}")
+    before = instance.home / "network" / "ip_forward.before"
+    others = [p for p in instance.home.parent.glob("*/network/ip_forward.before") if p != before]
+    if before.exists() and before.read_text().strip() == "0":
+        if others:
+            # Another lab still forwards; it inherits the duty of putting the setting back.
+            others[0].write_text("0\n")
+        else:
+            IP_FORWARD.write_text("0\n")
+            done.append("put net.ipv4.ip_forward back to 0")
+    before.unlink(missing_ok=True)
+    return done
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m diting.lab.network", description="The lab's bridge and rules.")
+    parser.add_argument("action", choices=("ensure", "remove"))
+    parser.add_argument("--lab-home", type=Path, required=True)
+    args = parser.parse_args(argv)
+    try:
+        found = lab.load(args.lab_home)
+        done = ensure(found) if args.action == "ensure" else remove(found)
+    except (lab.InstanceError, NetworkError) as error:
+        parser.exit(1, f"{error}\n")
+    print(json.dumps({"changed": bool(done), "done": done}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

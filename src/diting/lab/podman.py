@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What podman and the kernel say about the lab's hosts, and the few orders given to them."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diting.lab.instance import Instance
+
+LOOK_TIMEOUT_SECONDS = 10.0
+ORDER_TIMEOUT_SECONDS = 60.0
+
+
+class PodmanError(Exception):
+    """Podman could not be run, did not answer in time or refused; the message has its words."""
+
+
+class Power(enum.Enum):
+    """State of a host. UNKNOWN: nobody could look, or what was seen contradicts itself."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container as podman describes it. ``pid`` is 0 when it has no init process."""
+
+    identity: str
+    name: str
+    status: str
+    pid: int
+
+
+class Podman:
+    """Podman with the lab's own configuration and storage, apart from the machine's."""
+
+    def __init__(self, podman_home: Path, executable: str = "podman") -> None:
+        self._executable = executable
+        self._env = {
+            **os.environ,
+            "CONTAINERS_CONF": str(podman_home / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(podman_home / "storage.conf"),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def run(self, *args: str, timeout: float = ORDER_TIMEOUT_SECONDS) -> str:
+        """Run ``podman`` and return its output; any failure raises ``PodmanError``."""
+        command = [self._executable, *args]
+        try:
+            done = subprocess.run(  # noqa: S603
+                command, env=self._env, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise PodmanError(f"podman {args[0]}: no answer within {timeout:g} s") from None
+        except OSError as error:
+            raise PodmanError(f"podman cannot be run: {error}") from error
+        if done.returncode != 0:
+            raise PodmanError(f"podman {args[0]} failed ({done.returncode}): {done.stderr.strip()[-500:]}")
+        return done.stdout
+
+    def inspect(self, name: str) -> Container:
+        """Describe one container; a missing one raises ``PodmanError``."""
+        out = self.run("container", "inspect", name, timeout=LOOK_TIMEOUT_SECONDS)
+        try:
+            data: Any = json.loads(out)[0]
+            state = data["State"]
+            return Container(data["Id"], data["Name"], state["Status"], int(state["Pid"]))
+        except (ValueError, LookupError, TypeError) as error:
+            raise PodmanError(f"podman inspect {name}: unreadable answer: {error!r}") from error
+
+
+def processes_of(container_id: str, proc: Path = Path("/proc")) -> list[int]:
+    """Processes of this machine, zombies aside, whose control group is the container's.
+
+    The full container id in the path cannot belong to anything else. Raises ``OSError`` when
+    ``/proc`` itself cannot be listed.
+    """
+    found = []
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if container_id not in (entry / "cgroup").read_text():
+                continue
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        if state not in "ZX":
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def judge_power(status: str, init_pid: int, processes: list[int]) -> Power:
+    """State of a host from podman's word and the kernel's; where they differ the kernel decides.
+
+    Processes with no init among them, or any other contradiction, is UNKNOWN, never OFF.
+    """
+    if not processes:
+        return Power.OFF
+    if status == "running" and init_pid in processes:
+        return Power.ON
+    return Power.UNKNOWN
+
+
+def power_state(podman: Podman, instance: Instance, host: str) -> tuple[Power, str]:
+    """Look at one host now. Returns the state and, for UNKNOWN, why nobody could tell."""
+    try:
+        container = podman.inspect(instance.container(host))
+        processes = processes_of(container.identity)
+    except (PodmanError, OSError) as error:
+        return Power.UNKNOWN, str(error)
+    state = judge_power(container.status, container.pid, processes)
+    if state is Power.UNKNOWN:
+        return state, f"podman says {container.status} with init {container.pid}, the kernel shows {processes[:5]}"
+    return state, ""

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What power control must not forget: its timers, and the journal of everything it did."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def utc_text(unix_seconds: float) -> str:
+    """UTC time as ISO-8601 with microseconds and ``Z``."""
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename or a new file in ``path`` survive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def append_journal(path: Path, event: str, fields: Mapping[str, Any], source: str = "power") -> dict[str, Any]:
+    """Append one record, on disk before this returns. Several processes may write one journal."""
+    record = {
+        "ts": utc_text(time.time()),
+        "mono_ns": time.monotonic_ns(),
+        "source": source,
+        "event": event,
+        **fields,
+    }
+    line = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return record
+
+
+@dataclass(frozen=True)
+class Timer:
+    """One promised action. ``due_unix`` is wall-clock time: it must mean the same after a restart."""
+
+    id: str
+    host: str
+    action: str
+    due_unix: float
+    reason: str
+    incident_id: str | None
+
+    def public(self) -> dict[str, Any]:
+        """The timer as the API shows it."""
+        return {
+            "id": self.id,
+            "action": self.action,
+            "due_at": utc_text(self.due_unix),
+            "reason": self.reason,
+            "incident_id": self.incident_id,
+        }
+
+
+class TimerStore:
+    """Timers in one file, replaced atomically and fsynced before a call returns.
+
+    Raises ``ValueError`` at construction when the file exists and is unreadable: a promise that was
+    lost must not look like no promise.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._now = now
+        self._lock = threading.Lock()
+        self._timers: dict[str, Timer] = {}
+        if path.exists():
+            try:
+                self._timers = {item["id"]: Timer(**item) for item in json.loads(path.read_text())}
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{path}: unreadable timers: {error!r}") from error
+
+    def _save(self, timers: dict[str, Timer]) -> None:
+        partial = self._path.with_suffix(".partial")
+        with partial.open("w") as stream:
+            json.dump([asdict(timer) for timer in timers.values()], stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(self._path)
+        fsync_directory(self._path.parent)
+        self._timers = timers
+
+    def add(self, host: str, action: str, after_seconds: float, reason: str, incident_id: str | None) -> Timer:
+        """Promise ``action`` for ``host`` in ``after_seconds``."""
+        timer = Timer(secrets.token_hex(8), host, action, self._now() + after_seconds, reason, incident_id)
+        with self._lock:
+            self._save({**self._timers, timer.id: timer})
+        return timer
+
+    def remove(self, timer_id: str) -> bool:
+        """Forget one timer; False when there is none of that id."""
+        with self._lock:
+            if timer_id not in self._timers:
+                return False
+            self._save({key: timer for key, timer in self._timers.items() if key != timer_id})
+            return True
+
+    def of(self, host: str) -> list[Timer]:
+        """Timers of one host, the next due first."""
+        with self._lock:
+            return sorted((t for t in self._timers.values() if t.host == host), key=lambda t: t.due_unix)
+
+    def due(self) -> list[Timer]:
+        """Timers whose time has come, the oldest first."""
+        now = self._now()
+        with self._lock:
+            return sorted((t for t in self._timers.values() if t.due_unix <= now), key=lambda t: t.due_unix)
+
+    def seconds_to_next(self) -> float | None:
+        """Seconds until the next timer, 0 for an overdue one, None when there is none."""
+        with self._lock:
+            if not self._timers:
+                return None
+            return max(0.0, min(t.due_unix for t in self._timers.values()) - self._now())
