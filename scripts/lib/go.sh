@@ -108,7 +108,7 @@ diting_go_build() {
       _diting_go_say "building $name with Go $(_diting_go_version "$go"); once, some minutes on a small machine"
       rm -rf "$home" "$home.part"
       mkdir -p "$home.part"
-      (cd "$dir" && GOTOOLCHAIN=local nice -n 10 "$go" build -trimpath "$@" -o "$home.part/$name" "$package") >&2 || exit 1
+      (cd "$dir" && GOTOOLCHAIN=local nice -n 10 "$go" build -trimpath -buildvcs=false "$@" -o "$home.part/$name" "$package") >&2 || exit 1
       (cd "$home.part" && sha256sum "$name" >sha256)
       mv "$home.part" "$home"
     ) 9>"$home.lock" || return 1
