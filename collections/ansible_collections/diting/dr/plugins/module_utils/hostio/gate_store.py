@@ -119,10 +119,7 @@ class GateFiles:
         try:
             memory = gate_state.parse_memory(json.loads(self.state_file.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            if self.journal.path.exists() and self.journal.path.stat().st_size:
-                return Unreadable(
-                    f"{self.state_file} is gone although the journal has records; diting gate rebuild-state"
-                )
+            # No request yet, or a crash before the first save: the journal tells it all from the start.
             memory = Memory()
         except OSError as error:
             return Unreadable(f"{self.state_file}: {error.strerror}")
