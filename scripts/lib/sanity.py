@@ -65,9 +65,11 @@ def outcome(output: str, status: int) -> dict[str, bool]:
             listed = True
         elif listed and (match := FAILED.match(line.strip())) and match["name"] in results:
             results[match["name"]] = False
+    if not results:
+        return {"sanity": False}
     if status != 0 and all(results.values()):
-        # With a single failure, or a crash, there is no list: the last test that ran is the one.
-        results[next(reversed(results), "sanity")] = False
+        # A crash leaves no list: the last test that ran is the one.
+        results[next(reversed(results))] = False
     return results
 
 
