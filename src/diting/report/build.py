@@ -152,7 +152,8 @@ def build(directory: Path) -> dict[str, Any]:
         ChainError: the evidence before this run no longer holds, so nothing is added to it.
         SealedError: this run is sealed already and its files were changed since.
     """
-    from . import index, render
+    from .index import write as write_index
+    from .render import html, markdown
 
     directory = directory.resolve()
     evidence = directory.parent
@@ -169,11 +170,11 @@ def build(directory: Path) -> dict[str, Any]:
                 raise SealedError(f"{directory.name} is sealed, and its files now say something else")
             return report
         inputs.write_durably(directory / "report.json", canonical_json(report) + "\n")
-        inputs.write_durably(directory / "report.html", render.html(report))
-        inputs.write_durably(directory / "report.md", render.markdown(report))
+        inputs.write_durably(directory / "report.html", html(report))
+        inputs.write_durably(directory / "report.md", markdown(report))
         chain.append(evidence, directory.name, report["sha256"], previous)
         _point_latest(evidence, directory.name)
-        index.write(evidence)
+        write_index(evidence)
     return report
 
 

@@ -10,14 +10,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
-import os
-import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ..core.journal import GENESIS_SHA256, Head, head_of, make_record, sha256_of, verify_chain
+from ..core.journal import JournalError, sha256_of
+from ..hostio.journal import JournalFile
 from .inputs import read_json
 
 if TYPE_CHECKING:
@@ -25,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHAIN = "chain.jsonl"
+SEALED = "sealed"
 RENDERED = ("report.html", "report.md")
 OUTPUTS = frozenset({"report.json", *RENDERED})
 BLOCK = 1 << 20
@@ -94,36 +92,23 @@ def seal_of(report: dict[str, Any]) -> str:
 
 
 def records(evidence: Path) -> list[dict[str, Any]]:
-    """Records of ``chain.jsonl`` in order. Raises ChainError where the chain itself is broken."""
-    lines = _lines(evidence)
-    outcome = verify_chain(lines)
-    if not outcome.ok:
-        raise ChainError(f"{CHAIN} line {outcome.line}: {outcome.problem}")
-    return [json.loads(line) for line in lines]
+    """What was sealed, in order. Raises ChainError where the journal of the chain is broken."""
+    try:
+        found = _journal(evidence).records()
+    except (JournalError, OSError) as error:
+        raise ChainError(str(error)) from error
+    return [record for record in found if record["event"] == SEALED]
 
 
 def append(evidence: Path, run: str, report_sha256: str, previous_sha256: str | None) -> None:
     """Seal ``run`` into the chain: durable when this returns. The caller holds :func:`locked`."""
-    sealed = records(evidence)
-    head = head_of(sealed[-1]) if sealed else Head(0, GENESIS_SHA256)
-    files = {name: sha256_file(evidence / run / name) for name in RENDERED}
-    record = make_record(
-        head,
-        ts=datetime.now(UTC),
-        mono_ns=time.monotonic_ns(),
-        source="report",
-        event="sealed",
-        fields={
-            "run": run,
-            "report_sha256": report_sha256,
-            "previous_sha256": previous_sha256,
-            "files": files,
-        },
-    )
-    with (evidence / CHAIN).open("a", encoding="ascii") as stream:
-        stream.write(json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    fields = {
+        "run": run,
+        "report_sha256": report_sha256,
+        "previous_sha256": previous_sha256,
+        "files": {name: sha256_file(evidence / run / name) for name in RENDERED},
+    }
+    _journal(evidence).append(SEALED, fields)
 
 
 def verify(evidence: Path, expected_head: str | None = None) -> Verified:
@@ -133,11 +118,10 @@ def verify(evidence: Path, expected_head: str | None = None) -> Verified:
     were removed, or that was written anew, is found out as well.
     """
     directories = sorted(p.name for p in evidence.iterdir() if p.is_dir() and not p.is_symlink())
-    try:
-        sealed = records(evidence)
-    except ChainError as error:
-        file, _, problem = str(error).partition(" ")
-        return Verified(0, None, Broken(evidence.name, file, problem))
+    whole = _journal(evidence).verify()
+    if not whole.ok:
+        return Verified(0, None, Broken(evidence.name, CHAIN, f"line {whole.line}: {whole.problem}"))
+    sealed = records(evidence)
     previous: str | None = None
     for count, record in enumerate(sealed):
         broken = _broken_link(evidence, record, previous)
@@ -158,13 +142,8 @@ def verify(evidence: Path, expected_head: str | None = None) -> Verified:
     return Verified(len(sealed), previous, None, unsealed)
 
 
-def _lines(evidence: Path) -> list[str]:
-    try:
-        return (evidence / CHAIN).read_text("ascii").splitlines()
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise ChainError(f"{CHAIN} cannot be read: {error}") from error
+def _journal(evidence: Path) -> JournalFile:
+    return JournalFile(evidence / CHAIN, "report")
 
 
 def _broken_link(evidence: Path, record: dict[str, Any], previous: str | None) -> Broken | None:

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drawings of a report as inline SVG: the gap plot, and the RTO trend of the index. Pure.
+
+Colours come from the page's style sheet by class, so one drawing serves light, dark and paper. Text
+does not scale with a narrow screen, so each drawing is made once per width instead of being shrunk.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from . import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+WIDE, NARROW = 980, 358
+PANEL, STRIP, GAP = 132, 10, 34
+LEFT, RIGHT = 52, 10
+HEAD, PARTS = 34, 30
+FLOOR_SECONDS = 0.0005
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Linear map of [low, high] to [start, end] in pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """The place of ``value``, in pixels."""
+        share = (value - self.low) / ((self.high - self.low) or 1)
+        return round(self.start + share * (self.end - self.start), 2)
+
+
+def tag(name: str, body: str = "", **attributes: Any) -> str:
+    """One SVG element; ``cls`` is its class, underscores become dashes."""
+    parts = [name]
+    for key, value in attributes.items():
+        label = "class" if key == "cls" else key.replace("_", "-")
+        parts.append(f'{label}="{escape(str(value))}"')
+    return f"<{' '.join(parts)}>{body}</{name}>" if body else f"<{' '.join(parts)}/>"
+
+
+def words(x: float, y: float, label: str, cls: str, anchor: str = "start") -> str:
+    """A piece of text."""
+    return tag("text", escape(label), x=x, y=y, cls=cls, text_anchor=anchor)
+
+
+def nice_step(span: float, wanted: int) -> float:
+    """A step of 1, 2 or 5 times a power of ten that cuts ``span`` into about ``wanted`` parts."""
+    raw = span / max(wanted, 1) or 1
+    base = 10 ** math.floor(math.log10(raw))
+    return next(float(base * m) for m in (1, 2, 5, 10) if base * m >= raw)
+
+
+def window(report: dict[str, Any]) -> tuple[float, float] | None:
+    """What to show: the gap in the middle, some calm on both sides. None when there is no series."""
+    bins = [one for path in (report["series"] or {}).values() for one in path]
+    if not bins:
+        return None
+    first, last = min(b["start"] for b in bins), max(b["end"] for b in bins)
+    ends = [p["recovered_at_seconds"] for p in report["paths"].values()]
+    recovered = max((e for e in ends if e is not None), default=None)
+    if recovered is None:
+        return first, last
+    calm = max(3.0, 0.4 * recovered)
+    return max(first, -calm), min(last, max(recovered, 1.0) + calm)
+
+
+def key_events(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Timeline entries worth a number on the plot: fault, effect, ends of parts, recovery."""
+    wanted = {"fault_sent", "effect_confirmed", "last_acknowledged_write", "writes_recovered"}
+    return [e for e in report["timeline"] if e["event"] in wanted or e["split"]]
+
+
+def gap_plot(report: dict[str, Any], width: int) -> str:
+    """Write latency around the fault, one panel per path, with every write not acknowledged below."""
+    shown = window(report)
+    if shown is None:
+        return ""
+    paths = sorted(report["series"])
+    height = HEAD + len(paths) * (PANEL + STRIP + GAP) + PARTS + 18
+    x = Scale(*shown, LEFT, width - RIGHT)
+    body = [_hatch(), _badges(report, x, HEAD, height - PARTS - 34)]
+    top = float(HEAD)
+    for number, name in enumerate(paths):
+        body.append(_panel(report, name, f"path{number % 4}", x, top))
+        top += PANEL + STRIP + GAP
+    body.append(_axis(x, top - GAP + 4, width))
+    body.append(_parts(report, x, top + 4))
+    label = f"Write latency around the fault. {text.headline(report)}"
+    return tag(
+        "svg",
+        "".join(body),
+        cls="plot",
+        viewBox=f"0 0 {width} {height}",
+        role="img",
+        aria_label=label,
+    )
+
+
+def _hatch() -> str:
+    line = tag("line", x1=0, y1=0, x2=0, y2=7, cls="hatch")
+    pattern = tag(
+        "pattern",
+        line,
+        id="gap",
+        width=7,
+        height=7,
+        patternUnits="userSpaceOnUse",
+        patternTransform="rotate(45)",
+    )
+    return tag("defs", pattern)
+
+
+def _badges(report: dict[str, Any], x: Scale, top: float, bottom: float) -> str:
+    """Numbered flags above the panels; flags that would touch share the row by moving up."""
+    drawn = []
+    taken: list[float] = []
+    for number, event in enumerate(key_events(report), start=1):
+        at = x(event["t_seconds"])
+        if not x.start <= at <= x.end:
+            continue
+        row = 0
+        while any(abs(at - other) < 17 for other in taken[row::2]) and row < 1:
+            row += 1
+        taken.append(at)
+        y = top - 12 - 15 * row
+        drawn.append(tag("line", x1=at, x2=at, y1=y, y2=bottom, cls="mark"))
+        drawn.append(tag("circle", cx=at, cy=y - 2, r=7.5, cls="flag"))
+        drawn.append(words(at, y + 1.6, str(number), "flagtext", "middle"))
+    return "".join(drawn)
+
+
+def _panel(report: dict[str, Any], name: str, cls: str, x: Scale, top: float) -> str:
+    path = report["paths"][name]
+    bins = [b for b in report["series"][name] if b["end"] >= x.low and b["start"] <= x.high]
+    peak = max((b["high"] for b in bins if b["high"]), default=0.01)
+    ceiling = 10 ** math.ceil(math.log10(max(peak, 0.01)))
+    y = Scale(math.log10(FLOOR_SECONDS), math.log10(ceiling), top + PANEL, top + 8)
+    drawn = [tag("rect", x=LEFT, y=top + 8, width=x.end - LEFT, height=PANEL - 8, cls="panel")]
+    power = -3
+    while 10**power <= ceiling:
+        at = y(power)
+        drawn.append(tag("line", x1=LEFT, x2=x.end, y1=at, y2=at, cls="grid"))
+        drawn.append(words(LEFT - 6, at + 3.5, text.seconds(10.0**power), "tick", "end"))
+        power += 1
+    drawn.append(_outage(path, x, top))
+    drawn.append(_latency(bins, x, y, cls))
+    drawn.append(_strip(bins, x, top + PANEL + 3))
+    drawn.append(words(LEFT + 8, top + 24, name, f"name {cls}"))
+    return "".join(drawn)
+
+
+def _outage(path: dict[str, Any], x: Scale, top: float) -> str:
+    start, end = path["last_ok_at_seconds"], path["recovered_at_seconds"]
+    if start is None or not path["rto_client_seconds"]:
+        return ""
+    left, right = max(x(start), LEFT), min(x(end) if end is not None else x.end, x.end)
+    area: dict[str, Any] = {"x": left, "y": top + 8, "width": max(right - left, 1), "height": PANEL - 8}
+    label = text.seconds(path["rto_client_seconds"]) if end is not None else "never recovered"
+    middle = top + 8 + (PANEL - 8) / 2
+    note = [words((left + right) / 2, middle + 4, label, "gaplabel", "middle")]
+    if right - left > 190:
+        note.append(words((left + right) / 2, middle + 22, "no acknowledged write", "gapnote", "middle"))
+    elif right - left < 70:
+        note = [words(min(right + 8, x.end - 60), middle + 4, label, "gaplabel")]
+    return tag("rect", cls="outage", **area) + tag("rect", fill="url(#gap)", **area) + "".join(note)
+
+
+def _latency(bins: Iterable[dict[str, Any]], x: Scale, y: Scale, cls: str) -> str:
+    """Range from median to worst per bin as a bar, and the median as a line that breaks with the writes."""
+    bars, line, pen = [], [], "M"
+    for one in bins:
+        if one["p50"] is None:
+            pen = "M"
+            continue
+        at = x((one["start"] + one["end"]) / 2)
+        low, high = (
+            y(math.log10(max(one["p50"], FLOOR_SECONDS))),
+            y(math.log10(max(one["high"], FLOOR_SECONDS))),
+        )
+        bars.append(f"M{at} {low}V{high}")
+        line.append(f"{pen}{at} {low}")
+        pen = "L"
+    return tag("path", d="".join(bars), cls=f"range {cls}") + tag(
+        "path", d="".join(line), cls=f"median {cls}"
+    )
+
+
+def _strip(bins: Iterable[dict[str, Any]], x: Scale, top: float) -> str:
+    """Writes that were not acknowledged, by bin: failed for sure, or nobody can say."""
+    drawn = [tag("rect", x=LEFT, y=top, width=x.end - LEFT, height=STRIP, cls="strip")]
+    for one in bins:
+        kind = "fail" if one["fail"] else "info" if one["info"] else ""
+        if kind:
+            left, right = max(x(one["start"]), LEFT), min(x(one["end"]), x.end)
+            drawn.append(
+                tag("rect", x=left, y=top, width=round(max(right - left, 0.8), 2), height=STRIP, cls=kind)
+            )
+    return "".join(drawn)
+
+
+def _axis(x: Scale, top: float, width: int) -> str:
+    step = nice_step(x.high - x.low, 10 if width == WIDE else 4)
+    drawn = []
+    value = math.ceil(x.low / step) * step
+    while value <= x.high:
+        label = f"{value:g}".replace("-", text.MINUS) if value <= 0 else f"+{value:g}"
+        anchor = "end" if x(value) > x.end - 12 else "middle"
+        drawn.append(tag("line", x1=x(value), x2=x(value), y1=top - 14, y2=top - 10, cls="axis"))
+        drawn.append(words(x(value), top + 3, label, "tick", anchor))
+        value = round(value + step, 9)
+    return "".join(drawn)
+
+
+def _parts(report: dict[str, Any], x: Scale, top: float) -> str:
+    """The RTO from the fault on, cut into its parts, on the plot's own time axis."""
+    at, drawn = 0.0, []
+    for number, (name, length) in enumerate(report["split"].items()):
+        if length is None:
+            return ""
+        left, right = max(x(at), LEFT), min(x(at + length), x.end)
+        at += length
+        if right - left <= 0:
+            continue
+        drawn.append(
+            tag("rect", x=left, y=top, width=round(right - left, 2), height=20, cls=f"part part{number}")
+        )
+        if right - left > 9 * len(name):
+            drawn.append(words((left + right) / 2, top + 14, name, "parttext", "middle"))
+    return "".join(drawn)
+
+
+def trend(points: Sequence[tuple[str, float | None, str]], width: int) -> str:
+    """RTO of one level over its drills, oldest first: ``(label, seconds or None, verdict)``.
+
+    A drill without an RTO stands on the base line: it took place, and it measured nothing.
+    """
+    height, base = 150, 122.0
+    known = [value for _, value, _ in points if value is not None]
+    if not points:
+        return ""
+    step = nice_step(max([*known, 1.0]), 3)
+    top = step * max(1, math.ceil(max([*known, step]) / step))
+    y, x = Scale(0, top, base, 16), Scale(0, max(len(points) - 1, 1), LEFT + 14, width - RIGHT - 14)
+    drawn = []
+    value = 0.0
+    while value <= top:
+        drawn.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=y(value), y2=y(value), cls="grid"))
+        drawn.append(words(LEFT - 6, y(value) + 3.5, f"{value:g}{text.THIN}s", "tick", "end"))
+        value += step
+    for place, (label, measured, verdict) in enumerate(points):
+        at, level = x(place), base if measured is None else y(measured)
+        drawn.append(tag("line", x1=at, x2=at, y1=base, y2=level, cls="stem"))
+        shape = {"PASS": _dot, "FAIL": _cross}.get(verdict, _ring)
+        title = tag("title", escape(f"{label}: {text.seconds(measured)}, {verdict}"))
+        drawn.append(tag("g", title + shape(at, level), cls=f"v-{verdict.lower()}"))
+    for place in sorted({0, len(points) - 1}):
+        anchor = "start" if place == 0 else "end"
+        drawn.append(
+            words(x(place) + (-14 if place == 0 else 14), height - 8, points[place][0][:10], "tick", anchor)
+        )
+    return tag(
+        "svg",
+        "".join(drawn),
+        cls="plot",
+        viewBox=f"0 0 {width} {height}",
+        role="img",
+        aria_label="RTO of each drill",
+    )
+
+
+def _dot(x: float, y: float) -> str:
+    return tag("circle", cx=x, cy=y, r=5, cls="dot")
+
+
+def _cross(x: float, y: float) -> str:
+    return tag("path", d=f"M{x - 5} {y - 5}l10 10m0 -10l-10 10", cls="cross")
+
+
+def _ring(x: float, y: float) -> str:
+    return tag("circle", cx=x, cy=y, r=4.5, cls="ring")
