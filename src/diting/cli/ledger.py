@@ -23,9 +23,7 @@ def add_parser(sub: Any) -> None:
 
     prepare = actions.add_parser("prepare", help="create the table the prober writes to")
     prepare.add_argument("--config", type=Path, required=True, help="prober configuration")
-    prepare.add_argument(
-        "--keep-days", type=float, default=7.0, help="delete rows of older runs (default 7)"
-    )
+    prepare.add_argument("--keep-days", type=float, default=7.0, help="delete rows of older runs (default 7)")
     prepare.set_defaults(func=_prepare)
 
     run = actions.add_parser("run", help="probe one client path until SIGTERM or the deadline")

@@ -153,13 +153,9 @@ def _prober(top: Fields) -> ProberConfig:
         connection=connection,
         interval_seconds=top.number("interval_seconds", 0.01, minimum=0.0005, maximum=1),
         op_deadline_seconds=deadline,
-        connect_timeout_seconds=top.number(
-            "connect_timeout_seconds", 1.0, minimum=0.05, maximum=60
-        ),
+        connect_timeout_seconds=top.number("connect_timeout_seconds", 1.0, minimum=0.05, maximum=60),
         connect_spacing_seconds=top.number("connect_spacing_seconds", 0.1, minimum=0.005, maximum=5),
-        min_send_budget_seconds=top.number(
-            "min_send_budget_seconds", deadline / 10, minimum=0, maximum=60
-        ),
+        min_send_budget_seconds=top.number("min_send_budget_seconds", deadline / 10, minimum=0, maximum=60),
         lookahead_seconds=top.number("lookahead_seconds", 0.1, minimum=0.01, maximum=5),
         max_duration_seconds=top.number("max_duration_seconds", minimum=0.1, maximum=86400),
         ready_timeout_seconds=top.number("ready_timeout_seconds", 15.0, minimum=0.1, maximum=600),
@@ -202,9 +198,7 @@ DEFAULT_INTERVALS = {"tcp": 0.02, "https": 0.25, "postgres": 0.1}
 def _target(fields: Fields) -> Target:
     kind = fields.text("kind", choices=tuple(DEFAULT_INTERVALS))
     name = fields.text("name")
-    interval = fields.number(
-        "interval_seconds", DEFAULT_INTERVALS.get(kind, 1), minimum=0.005, maximum=10
-    )
+    interval = fields.number("interval_seconds", DEFAULT_INTERVALS.get(kind, 1), minimum=0.005, maximum=10)
     deadline = fields.number("deadline_seconds", 0.2, minimum=0.01, maximum=10)
     target = Target(name, kind, interval, deadline)
     if kind == "tcp":
@@ -270,8 +264,7 @@ def parse_connection(fields: Fields) -> Connection:
         dbname=fields.text("dbname"),
         user=fields.text("user"),
         parameters=tuple(parameters.items()),
-        read_write=fields.text("target_session_attrs", "read-write", choices=SESSION_ATTRS)
-        == "read-write",
+        read_write=fields.text("target_session_attrs", "read-write", choices=SESSION_ATTRS) == "read-write",
     )
     fields.finish()
     return connection

@@ -72,9 +72,7 @@ class Fields:
             return None
         return self.text(key)
 
-    def number(
-        self, key: str, default: Any = MISSING, *, minimum: float, maximum: float
-    ) -> float:
+    def number(self, key: str, default: Any = MISSING, *, minimum: float, maximum: float) -> float:
         """A number within [minimum, maximum], in the unit its key names."""
         path, value = self._take(key, default)
         if value is MISSING:
@@ -86,6 +84,13 @@ class Fields:
             self.problem(path, f"found {value}, wanted {minimum} to {maximum}")
             return minimum
         return float(value)
+
+    def optional_number(self, key: str, *, minimum: float, maximum: float) -> float | None:
+        """A number within [minimum, maximum], or None when absent or null."""
+        if self._data.get(key) is None:
+            self._seen.add(key)
+            return None
+        return self.number(key, minimum=minimum, maximum=maximum)
 
     def integer(self, key: str, default: Any = MISSING, *, minimum: int, maximum: int) -> int:
         """A whole number within [minimum, maximum]."""

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_mark(
-    path: Path, label: str, data: Any = None, mono_ns: int | None = None
-) -> dict[str, Any]:
+def write_mark(path: Path, label: str, data: Any = None, mono_ns: int | None = None) -> dict[str, Any]:
     """Append a mark, durable on return, and return it.
 
     ``mono_ns`` names a moment that was measured before (nanoseconds of CLOCK_MONOTONIC of this

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 class Pool:
     """Sessions of one client path, at most ``config.pool_max``."""
 
-    def __init__(
-        self, config: ProberConfig, events: PoolEvents, demand: Callable[[], int]
-    ) -> None:
+    def __init__(self, config: ProberConfig, events: PoolEvents, demand: Callable[[], int]) -> None:
         """``demand`` tells how many operations wait for a session right now."""
         self._config = config
         self._events = events

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import platform
 import time
@@ -26,6 +25,8 @@ from .session import OpResult, Outcome
 from .writer import LedgerWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .config import ProberConfig
     from .session import Session
 
@@ -82,8 +83,10 @@ class Prober:
         self._max_delay_ns = 0
         self._warming = 0
 
-    async def run(self) -> dict[str, Any]:
+    async def run(self, on_ready: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Probe until a signal or the own deadline, drain, and return the footer.
+
+        ``on_ready`` is called once, when the schedule begins.
 
         Raises:
             ProberError: no session in time at the start, or the ledger could not be written.
@@ -99,7 +102,7 @@ class Prober:
             self._t0_ns = time.monotonic_ns() + self._lookahead_ns
             self._reserve()
             notify("READY=1")
-            print(json.dumps({"ready": True, "t0_ns": self._t0_ns, **anchor()}), flush=True)
+            on_ready({"ready": True, "t0_ns": self._t0_ns, **anchor()})
             reason = await self._stop.wait()
             notify("STOPPING=1")
             self._stopping = True
@@ -152,10 +155,11 @@ class Prober:
             self._reserved += 1
         if records:
             upto = self._reserved
-            self._writer.append_durable(
-                records,
-                lambda: self._loop.call_soon_threadsafe(self._on_durable, upto),
-            )
+
+            def durable() -> None:
+                self._loop.call_soon_threadsafe(self._on_durable, upto)
+
+            self._writer.append_durable(records, durable)
         self._loop.call_later(self._config.lookahead_seconds / 5, self._reserve)
 
     def _on_durable(self, upto: int) -> None:
@@ -181,9 +185,7 @@ class Prober:
         self._max_delay_ns = max(self._max_delay_ns, delay)
         if delay > self._late_ns:
             self._counts["late_slots"] += 1
-        slot.timer = self._loop.call_at(
-            (slot.due_ns + self._deadline_ns) / NS, self._expire, slot
-        )
+        slot.timer = self._loop.call_at((slot.due_ns + self._deadline_ns) / NS, self._expire, slot)
         self._waiting.append(slot)
         self._pump()
 
@@ -302,9 +304,7 @@ class Prober:
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Record the end of a session."""
-        self._writer.append(
-            {"k": "x", "c": session.number, "mono_ns": time.monotonic_ns(), "reason": reason}
-        )
+        self._writer.append({"k": "x", "c": session.number, "mono_ns": time.monotonic_ns(), "reason": reason})
 
     def connect_failed(self, endpoint: str, reason: str) -> None:
         """Record a failed attempt."""

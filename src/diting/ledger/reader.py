@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 SCHEMA = (
     "CREATE SCHEMA diting_ledger",
     # No unique key: a database that applied an operation twice must be able to show it.
-    "CREATE TABLE diting_ledger.ops (run_id text NOT NULL, path text NOT NULL,"
-    " seq bigint NOT NULL, due_ns bigint NOT NULL, written_at timestamptz NOT NULL DEFAULT now())",
+    (
+        "CREATE TABLE diting_ledger.ops (run_id text NOT NULL, path text NOT NULL,"
+        " seq bigint NOT NULL, due_ns bigint NOT NULL,"
+        " written_at timestamptz NOT NULL DEFAULT now())"
+    ),
     "CREATE INDEX ops_run ON diting_ledger.ops (run_id, path, seq)",
 )
 LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
@@ -73,9 +76,7 @@ async def _open(connection: Connection, endpoint: Endpoint, seconds: float) -> p
         loop = asyncio.get_running_loop()
         address = str((await loop.getaddrinfo(endpoint.host, endpoint.port))[0][4][0])
     async with asyncio.timeout(seconds):
-        return await connect(
-            connection.conninfo(endpoint, address, {"application_name": "diting-reader"})
-        )
+        return await connect(connection.conninfo(endpoint, address, {"application_name": "diting-reader"}))
 
 
 async def _prepare(config: ProberConfig, keep_days: float) -> None:

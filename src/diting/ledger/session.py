@@ -248,7 +248,7 @@ async def connect(conninfo: bytes) -> pq.abc.PGconn:
     """
     conn = pq.PGconn.connect_start(conninfo)
     try:
-        wait = pq.PollingStatus.WRITING
+        wait: int = pq.PollingStatus.WRITING
         while True:
             if conn.status == pq.ConnStatus.BAD:
                 raise ConnectError(_clean(conn.get_error_message()))
@@ -263,9 +263,7 @@ async def connect(conninfo: bytes) -> pq.abc.PGconn:
         raise
 
 
-async def query(
-    conn: pq.abc.PGconn, send: Callable[[pq.abc.PGconn], None]
-) -> list[tuple[str | None, ...]]:
+async def query(conn: pq.abc.PGconn, send: Callable[[pq.abc.PGconn], None]) -> list[tuple[str | None, ...]]:
     """Run one statement on an idle connection and return its rows as text.
 
     Raises:
@@ -299,8 +297,7 @@ async def query(
 def read_only(conn: pq.abc.PGconn) -> bool:
     """The rule of libpq's ``target_session_attrs=read-write``, from parameters sent at start-up."""
     return any(
-        conn.parameter_status(name) == b"on"
-        for name in (b"in_hot_standby", b"default_transaction_read_only")
+        conn.parameter_status(name) == b"on" for name in (b"in_hot_standby", b"default_transaction_read_only")
     )
 
 
@@ -320,9 +317,7 @@ async def _ready(fd: int, *, writing: bool) -> None:
         if not future.done():
             future.set_result(None)
 
-    add, remove = (
-        (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
-    )
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
     add(fd, wake)
     try:
         await future
@@ -332,9 +327,7 @@ async def _ready(fd: int, *, writing: bool) -> None:
 
 def _identity(rows: list[tuple[str | None, ...]]) -> Identity:
     address, pid, timeline = rows[0]
-    return Identity(
-        address or "unknown", int(pid or 0), int(timeline, 16) if timeline is not None else None
-    )
+    return Identity(address or "unknown", int(pid or 0), int(timeline, 16) if timeline is not None else None)
 
 
 def _decode(value: bytes | None) -> str | None:

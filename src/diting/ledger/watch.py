@@ -24,6 +24,8 @@ from .session import ConnectError, connect, query
 from .writer import encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg import pq
 
     from .config import Target, WatchConfig
@@ -41,17 +43,18 @@ class Watcher:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(config.output, flags, 0o640)
         self._states: dict[str, str] = {}
+        self._all_seen = asyncio.Event()
 
-    async def run(self) -> None:
-        """Watch until a signal or the own deadline."""
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Watch until a signal or the own deadline; ``on_ready``: each target was looked at once."""
         stop = Stop(self._config.max_duration_seconds)
         self._write({"k": "watch_start", "run_id": self._config.run_id, "boot_id": boot_id()})
         tasks = [asyncio.create_task(self._watch(target)) for target in self._config.targets]
         tasks.append(asyncio.create_task(self._heartbeat()))
         try:
-            await self._first_answers()
+            await self._all_seen.wait()
             notify("READY=1")
-            print("ready", flush=True)
+            on_ready()
             reason = await stop.wait()
         finally:
             for task in tasks:
@@ -63,11 +66,6 @@ class Watcher:
 
     def _write(self, record: dict[str, Any]) -> None:
         os.write(self._fd, encode({**anchor(), **record}))
-
-    async def _first_answers(self) -> None:
-        """Ready means: every target has been looked at once. Each probe has a deadline."""
-        while len(self._states) < len(self._config.targets):
-            await asyncio.sleep(0.005)
 
     async def _heartbeat(self) -> None:
         """Silence in the file must mean a dead watcher, never a quiet system."""
@@ -98,6 +96,8 @@ class Watcher:
                     }
                 )
             last_same_start = start
+            if len(self._states) == len(self._config.targets):
+                self._all_seen.set()
             spent = (end - start) / 1e9
             await asyncio.sleep(max(0.0, target.interval_seconds - spent))
 

@@ -50,9 +50,7 @@ class LedgerWriter:
         with self._lock:
             self._lines.append(line)
 
-    def append_durable(
-        self, records: list[dict[str, Any]], on_durable: Callable[[], None]
-    ) -> None:
+    def append_durable(self, records: list[dict[str, Any]], on_durable: Callable[[], None]) -> None:
         """Add records and call ``on_durable`` once they are on disk."""
         lines = [encode(record) for record in records]
         with self._lock:
