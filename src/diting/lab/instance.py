@@ -34,6 +34,7 @@ class Instance:
     podman_home: Path
     power_port: int = 7443
     latency_seconds: float = 0.0
+    database_hosts: tuple[str, ...] = ()
 
     @property
     def network(self) -> str:
@@ -121,6 +122,10 @@ def parse(data: Any, home: Path) -> Instance:
                 problems.append(f"/hosts/{host}: {address} is not in {subnet}")
         except ValueError:
             problems.append(f"/hosts/{host}: want an IPv4 address, found {address!r}")
+    database = data.get("database_hosts", [])
+    if not isinstance(database, list) or not set(database) <= set(hosts):
+        problems.append(f"/database_hosts: want names from /hosts, found {database!r}")
+        database = []
     port = number("power_port", 7443)
     latency = number("latency_seconds", 0.0)
     if problems:
@@ -135,4 +140,5 @@ def parse(data: Any, home: Path) -> Instance:
         podman_home=Path(podman_home),
         power_port=int(port),
         latency_seconds=latency,
+        database_hosts=tuple(database),
     )

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``diting lab``: look at the lab's hosts, reach them, and switch their power."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.verdict import EXIT_USAGE
+from ..lab import instance as lab
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+EXIT_PROBLEM = 1
+"""Something could not be done, or could not be looked at."""
+
+
+def add_parser(sub: Any) -> None:
+    """Register ``lab`` and its actions."""
+    parser: argparse.ArgumentParser = sub.add_parser(
+        "lab",
+        help="look at the lab's hosts, reach them, and switch their power",
+        description="Exit status: 0 done, 1 not done or not well, 64 wrong usage.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    status = _action(actions, "status", "hosts with their power, SSH and services", _status)
+    status.add_argument("--json", action="store_true", help="for programs")
+
+    shell = _action(actions, "ssh", "a shell on a host, or one command", _ssh)
+    shell.add_argument("host")
+    # Not REMAINDER: argparse would take options of the command that stand before its first word.
+    shell.add_argument("words", nargs="*", metavar="COMMAND")
+
+    _action(actions, "dsn", "connection string of the database (no secret in it)", _dsn)
+
+    power = actions.add_parser("power", help="ask and order power control")
+    orders = power.add_subparsers(dest="order", metavar="ORDER", required=True)
+    show = _action(orders, "status", "state of one host, or of all", _power_status)
+    show.add_argument("host", nargs="?")
+    for name, text, function in (
+        ("on", "power a host on", _power_on),
+        ("off", "cut a host's power at once", _power_off),
+        ("timer", "have a host powered on later, whatever becomes of the caller", _power_timer),
+        ("cancel", "take a timer back", _power_cancel),
+    ):
+        order = _action(orders, name, text, function)
+        order.add_argument("host")
+        if name == "cancel":
+            order.add_argument("timer_id", metavar="TIMER")
+            continue
+        order.add_argument("--reason", default="by hand", metavar="TEXT")
+        order.add_argument("--incident", metavar="ID")
+        if name == "off":
+            limit = order.add_mutually_exclusive_group(required=True)
+            limit.add_argument("--revert-after", type=_seconds, metavar="SECONDS", help="power it on again then")
+            limit.add_argument("--for-good", action="store_true", help="nobody powers it on by itself")
+        if name == "timer":
+            order.add_argument("--after", type=_seconds, required=True, metavar="SECONDS")
+
+    loss = _action(actions, "power-loss", "inject a loss of power; wants a power-on timer first", _power_loss)
+    loss.add_argument("host")
+    loss.add_argument("--incident", metavar="ID")
+
+    watch = _action(actions, "fin-watch", "watch the bridge for a FIN or RST from a host", _fin_watch)
+    watch.add_argument("host")
+    watch.add_argument("--seconds", type=_seconds, required=True, help="it ends by itself then")
+    watch.add_argument("--output", type=Path, metavar="FILE", help="JSON lines; standard output by default")
+
+
+def _action(
+    actions: Any, name: str, text: str, function: Callable[[argparse.Namespace, lab.Instance], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+    parser.add_argument("--lab-home", type=Path, default=lab.default_home(), metavar="DIR")
+    parser.set_defaults(func=lambda args: _guarded(function, args))
+    return parser
+
+
+def _seconds(text: str) -> float:
+    """A number above zero; the parser turns ``ValueError`` into a usage error."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _guarded(function: Callable[[argparse.Namespace, lab.Instance], int], args: argparse.Namespace) -> int:
+    """Run an action; the errors it expects become one line each."""
+    from ..lab.power_client import PowerClientError
+    from ..lab.powerloss import PowerLossError
+    from ..lab.view import ViewError
+
+    try:
+        instance = lab.load(args.lab_home)
+        host = getattr(args, "host", None)
+        if host is not None and host not in instance.hosts:
+            print(f"no host {host!r} in this lab; there are {', '.join(instance.hosts)}", file=sys.stderr)
+            return EXIT_USAGE
+        return function(args, instance)
+    except (lab.InstanceError, PowerClientError, PowerLossError, ViewError) as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"diting lab {args.action}: {error}", file=sys.stderr)
+    return EXIT_PROBLEM
+
+
+def _status(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab import view
+
+    rows = view.look(instance)
+    print(json.dumps(rows, indent=2) if args.json else view.table(rows))
+    return 0 if all(row["power"] == "on" and row["ssh"] == "ok" and not row["failed"] for row in rows) else EXIT_PROBLEM
+
+
+def _ssh(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab import view
+
+    sys.stdout.flush()
+    command = view.ssh_command(instance, args.host, *args.words)
+    os.execvp(command[0], command)  # noqa: S606 - the shell belongs to the person, not to us
+
+
+def _dsn(_args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab import view
+
+    print(view.dsn(instance))
+    return 0
+
+
+def _power_status(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    client = PowerClient.for_instance(instance)
+    found = [client.host(args.host)] if args.host else client.hosts()
+    print(json.dumps(found[0] if args.host else found, indent=2))
+    return 0 if all(host["state"] != "unknown" for host in found) else EXIT_PROBLEM
+
+
+def _power_on(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    print(json.dumps(PowerClient.for_instance(instance).on(args.host, args.reason, args.incident)))
+    return 0
+
+
+def _power_off(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    client = PowerClient.for_instance(instance)
+    print(json.dumps(client.off(args.host, args.reason, args.incident, revert_after_seconds=args.revert_after)))
+    return 0
+
+
+def _power_timer(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    print(json.dumps(PowerClient.for_instance(instance).add_timer(args.host, args.after, args.reason, args.incident)))
+    return 0
+
+
+def _power_cancel(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    PowerClient.for_instance(instance).remove_timer(args.host, args.timer_id)
+    return 0
+
+
+def _power_loss(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.powerloss import cut
+
+    print(json.dumps(cut(instance, args.host, args.incident), sort_keys=True))
+    return 0
+
+
+def _fin_watch(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.finwatch import watch
+
+    address = instance.hosts[args.host]
+    if args.output is None:
+        watch(instance.bridge, address, args.seconds, sys.stdout)
+        return 0
+    with args.output.open("w", encoding="utf-8") as output:
+        watch(instance.bridge, address, args.seconds, output)
+    return 0
