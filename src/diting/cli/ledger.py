@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace) -> int:
         return _config_failure(error)
 
     async def probe() -> dict[str, Any]:
-        return await Prober(config).run()
+        return await Prober(config).run(lambda ready: print(json.dumps(ready), flush=True))
 
     try:
         footer = asyncio.run(probe())
@@ -151,7 +151,7 @@ def _watch(args: argparse.Namespace) -> int:
         return _config_failure(error)
 
     async def look() -> None:
-        await Watcher(config).run()
+        await Watcher(config).run(lambda: print("ready", flush=True))
 
     asyncio.run(look())
     return 0

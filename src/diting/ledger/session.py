@@ -250,17 +250,19 @@ async def connect(conninfo: bytes) -> pq.abc.PGconn:
     try:
         wait: int = pq.PollingStatus.WRITING
         while True:
-            if conn.status == pq.ConnStatus.BAD:
-                raise ConnectError(_clean(conn.get_error_message()))
+            _check(conn, wait)
             await _ready(conn.socket, writing=wait == pq.PollingStatus.WRITING)
             wait = conn.connect_poll()
             if wait == pq.PollingStatus.OK:
                 return conn
-            if wait == pq.PollingStatus.FAILED:
-                raise ConnectError(_clean(conn.get_error_message()))
     except BaseException:
         conn.finish()
         raise
+
+
+def _check(conn: pq.abc.PGconn, wait: int) -> None:
+    if wait == pq.PollingStatus.FAILED or conn.status == pq.ConnStatus.BAD:
+        raise ConnectError(_clean(conn.get_error_message()))
 
 
 async def query(conn: pq.abc.PGconn, send: Callable[[pq.abc.PGconn], None]) -> list[tuple[str | None, ...]]:
