@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from support.tree import ROOT
 
 from diting.core import gate
+from support.tree import ROOT
 
 RULE = {"scenario": "l4.failover", "needs": "nothing", "why": "because"}
 
