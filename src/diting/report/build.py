@@ -30,7 +30,7 @@ def _judgement(run: inputs.Run) -> Judged | None:
         return None
     try:
         return from_document(run.judge)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"is not a judgement of the ledger: {type(error).__name__}: {error}"
         run.problems.append(inputs.Problem("judge.json", "", problem))
         return None
@@ -38,30 +38,17 @@ def _judgement(run: inputs.Run) -> Judged | None:
 
 def _figures(drill: dict[str, Any], judged: Judged | None) -> dict[str, float | None]:
     """Every figure a target may bound. Times come from the worse path, counts from all paths together."""
+    totals: dict[str, Any] = judged.totals if judged else {}
     head = judged.head if judged else None
     figures: dict[str, float | None] = {
-        "rto_client_seconds": head.rto_client_seconds if head else None,
+        "rto_client_seconds": totals.get("rto_client_seconds"),
         "rto_fault_seconds": head.rto_fault_seconds if head else None,
-        "resolution_seconds": head.resolution_seconds if head else None,
-        "rpo_count": _total(judged, "lost"),
-        "rpo_time_seconds": _worst_rpo_time(judged),
+        "resolution_seconds": totals.get("resolution_seconds"),
+        "rpo_time_seconds": totals.get("rpo_time_seconds"),
         "full_redundancy_seconds": None,
-        **{key: _total(judged, key) for key in ("acked", "lost", "ghost", "duplicate")},
+        **{key: totals.get(key) for key in ("rpo_count", "acked", "lost", "ghost", "duplicate")},
     }
     return figures | dict(drill.get("figures", {}))
-
-
-def _total(judged: Judged | None, key: str) -> int | None:
-    """Sum over the paths; None as soon as one of them does not know."""
-    values = [path.counts[key] for path in judged.paths.values()] if judged else []
-    known = [value for value in values if value is not None]
-    return sum(known) if values and len(known) == len(values) else None
-
-
-def _worst_rpo_time(judged: Judged | None) -> float | None:
-    values = [path.rpo_time_seconds for path in judged.paths.values()] if judged else []
-    known = [value for value in values if value is not None]
-    return max(known) if values and len(known) == len(values) else None
 
 
 def assemble(
@@ -81,7 +68,7 @@ def assemble(
     resolutions: dict[str, float | None] = dict(drill.get("figure_resolutions", {}))
     for name in ("rto_client_seconds", "rto_fault_seconds", "rpo_time_seconds"):
         resolutions[name] = figures["resolution_seconds"]
-    targets = compare_targets(drill, figures, resolutions)
+    targets = compare_targets(drill, figures, resolutions, judged is not None and judged.not_recovered)
     verdict, findings = decide(run, judged, targets)
     for key, value in figures.items():
         gaps.keep(key, value, "nothing in the run's records says it")

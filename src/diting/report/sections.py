@@ -7,16 +7,17 @@ Every key of the published schema is always there. What no source provided is nu
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..core.journal import parse_utc
+from ..core.journal import parse_utc, utc_text
 from . import calendar
 from .timeline import Axis, split
 from .timeline import build as build_timeline
 from .verdict import residue_items
 
 if TYPE_CHECKING:
-    from .contract import Drill, TimelineLine
+    from .contract import Drill
     from .inputs import Run
     from .judged import Judged, PathResult
 
@@ -84,83 +85,82 @@ def injection_of(drill: Drill) -> dict[str, Any]:
     return dict(drill.get("injection") or {})
 
 
-def fault_lines(drill: Drill) -> list[TimelineLine]:
-    """Timeline lines of the fault itself, from the drill's record of it."""
+def fault_sent(drill: Drill, judged: Judged | None) -> tuple[int, str] | None:
+    """When the fault was sent, on the prober's clock and as a UTC label.
+
+    The ledger's mark comes first, because its figures count from there. A mark may have been written
+    after its moment, and its label with it, so the label is taken from the drill where it has one.
+    """
+    mark = judged.mark("inject_sent") if judged else None
+    sent = injection_of(drill).get("sent")
+    if mark and sent:
+        shift = timedelta(seconds=(mark["mono_ns"] - sent["mono_ns"]) / 1e9)
+        return mark["mono_ns"], utc_text(parse_utc(sent["ts"]) + shift)
+    if mark and mark.get("utc"):
+        return mark["mono_ns"], mark["utc"]
+    return (sent["mono_ns"], sent["ts"]) if sent else None
+
+
+def ledger_entries(drill: Drill, judged: Judged | None) -> list[dict[str, Any]]:
+    """Timeline entries on the prober's own clock: the fault, its effect, the marks, and the edges of
+    each path's outage. They are exact.
+    """
+    found: list[dict[str, Any]] = []
+
+    def add(at: float | None, event: str, label: str, source: str, step: str | None = None) -> None:
+        if at is not None:
+            found.append(exact(at, event, label, source, step))
+
     injection = injection_of(drill)
-    lines: list[TimelineLine] = []
-    clocks = drill.get("clocks")
-    prober = clocks["prober_host"] if clocks else None
-    sent, confirmed = injection.get("sent"), injection.get("confirmed")
+    fault = f"{drill['fault'].replace('_', ' ')} on {injection.get('target')}"
+    sent = fault_sent(drill, judged)
     if sent:
-        label = f"fault sent: {drill['fault'].replace('_', ' ')} on {injection.get('target')}"
-        lines.append(
-            {
-                "ts": sent["ts"],
-                "mono_ns": sent["mono_ns"],
-                "host": prober,
-                "source": "drill",
-                "event": "fault_sent",
-                "label": label,
-                "actor": "automated",
-            }
-        )
-    if confirmed:
-        label = f"effect confirmed by {injection.get('confirmed_by') or 'an independent probe'}"
-        lines.append(
-            {
-                "ts": confirmed["ts"],
-                "mono_ns": confirmed["mono_ns"],
-                "host": prober,
-                "source": "drill",
-                "event": "effect_confirmed",
-                "label": label,
-                "actor": "automated",
-            }
-        )
-    return lines
-
-
-def ledger_entries(judged: Judged | None) -> list[dict[str, Any]]:
-    """Timeline entries of the ledger: last acknowledged write and recovery of each path, exact."""
-    entries = []
+        add(0.0, "fault_sent", f"fault sent: {fault}", "drill")
+    seen = judged.effect.get("confirmed_seconds") if judged else None
+    by = injection.get("confirmed_by") or (judged.effect.get("source") if judged else None)
+    confirmed = injection.get("confirmed")
+    if seen is None and confirmed and sent:
+        seen = (confirmed["mono_ns"] - sent[0]) / 1e9
+    add(seen, "effect_confirmed", f"effect confirmed by {by or 'an independent probe'}", "probe")
+    for mark in judged.marks if judged else ():
+        if mark["label"] not in {"inject_sent", "effect_confirmed"}:
+            add(mark["t_seconds"], mark["label"], mark["label"].replace("_", " "), "mark")
     for path in judged.paths.values() if judged else ():
-        for at, event, label in (
-            (path.last_ok_at, "last_acknowledged_write", "last acknowledged write"),
-            (path.recovered_at, "writes_recovered", "first write of the stable window"),
-        ):
-            if at is None:
-                continue
-            entries.append(
-                {
-                    "t_seconds": round(at, 6),
-                    "error_bound_seconds": 0.0,
-                    "ts": None,
-                    "event": event,
-                    "label": f"{label} ({path.name})",
-                    "source": f"ledger.{path.name}",
-                    "host": None,
-                    "step": "verify" if event == "writes_recovered" else None,
-                    "actor": None,
-                    "split": None,
-                    "evidence": "judge.json",
-                    "detail": None,
-                }
-            )
-    return entries
+        source = f"ledger.{path.name}"
+        add(path.last_ok_at, "last_acknowledged_write", f"last acknowledged write ({path.name})", source)
+        label = f"first write of the stable window ({path.name})"
+        add(path.recovered_at, "writes_recovered", label, source, "verify")
+    return found
+
+
+def exact(at: float, event: str, label: str, source: str, step: str | None) -> dict[str, Any]:
+    """A timeline entry whose place is exact, because the prober's own clock stamped it."""
+    return {
+        "t_seconds": round(at, 6),
+        "error_bound_seconds": 0.0,
+        "ts": None,
+        "event": event,
+        "label": label,
+        "source": source,
+        "host": None,
+        "step": step,
+        "actor": "automated",
+        "split": None,
+        "evidence": "judge.json",
+        "detail": None,
+    }
 
 
 def timeline(run: Run, judged: Judged | None, gaps: Gaps) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Contents 6: the generated timeline, and the RTO's parts from it."""
-    sent = injection_of(run.drill).get("sent")
+    sent = fault_sent(run.drill, judged)
     axis = Axis(
-        zero_ts=sent["ts"] if sent else run.drill["started_at"],
-        zero_mono_ns=sent["mono_ns"] if sent else None,
+        zero_ts=sent[1] if sent else run.drill["started_at"],
+        zero_mono_ns=sent[0] if sent else None,
         clocks=run.drill.get("clocks"),
     )
-    entries = build_timeline([*fault_lines(run.drill), *run.timeline], axis)
-    entries = sorted(
-        entries + ledger_entries(judged), key=lambda e: (e["t_seconds"], e["source"], e["event"])
-    )
+    entries = build_timeline(run.timeline, axis) + ledger_entries(run.drill, judged)
+    entries = sorted(entries, key=lambda e: (e["t_seconds"], e["source"], e["event"]))
     head = judged.head if judged else None
     parts = split(entries, head.recovered_at if head else None)
     for name, value in parts.items():
@@ -186,9 +186,13 @@ def data(judged: Judged | None, run: Run, gaps: Gaps) -> dict[str, Any]:
         "lost_sequences": gaps.keep(
             "data.lost_sequences",
             {
-                name: {"first": path.first_lost, "last": path.last_lost}
+                name: {
+                    "first": path.lost_ranges[0][0],
+                    "last": path.lost_ranges[-1][1],
+                    "ranges": [list(pair) for pair in path.lost_ranges],
+                }
                 for name, path in judged.paths.items()
-                if path.first_lost is not None
+                if path.lost_ranges
             }
             if judged
             else None,
@@ -198,7 +202,9 @@ def data(judged: Judged | None, run: Run, gaps: Gaps) -> dict[str, Any]:
         "detector_self_test": gaps.keep(
             "data.detector_self_test", judged.self_test if judged else None, "the ledger recorded none"
         ),
-        "judge": gaps.keep("data.judge", judged.extra if judged else None, reason),
+        "servers": gaps.keep("data.servers", judged.servers if judged else None, reason),
+        "notes": judged.notes if judged else [],
+        "judge_settings": gaps.keep("data.judge_settings", judged.settings if judged else None, reason),
     }
 
 
@@ -210,13 +216,18 @@ def path_summary(path: PathResult) -> dict[str, Any]:
         "acked": path.counts["acked"],
         "lost": path.counts["lost"],
         "ghost": path.counts["ghost"],
+        "state": path.state,
+        "rto_at_least_seconds": path.rto_at_least_seconds,
         "rto_fault_seconds": path.rto_fault_seconds,
         "rto_fault_bracket_seconds": list(path.rto_fault_bracket) if path.rto_fault_bracket else None,
         "rpo_count": path.rpo_count,
         "rpo_time_seconds": path.rpo_time_seconds,
         "last_ok_at_seconds": path.last_ok_at,
         "recovered_at_seconds": path.recovered_at,
-        "latency": path.latency or None,
+        "latency": path.latency,
+        "control": path.control,
+        "outcomes": path.outcomes,
+        "later_outages": path.later_outages,
         "missed_ratio": path.missed_ratio,
         "counts": path.counts,
     }

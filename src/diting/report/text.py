@@ -115,7 +115,11 @@ def headline(report: dict[str, Any]) -> str:
     rto, acked, lost = report["rto_client_seconds"], report["acked"], report["lost"]
     if report["verdict"] == "ABORTED":
         return "The drill was cut short. What it measured until then proves nothing."
-    if rto is None:
+    stuck = [p for p in report["paths"].values() if p["state"] == "not_recovered"]
+    if stuck:
+        least = max(p["rto_at_least_seconds"] or 0 for p in stuck)
+        gap = f"Clients could not write again while the drill looked, for at least {seconds(least)}"
+    elif rto is None:
         gap = "How long clients could not write was not measured"
     elif rto == 0:
         gap = f"No write gap was seen (resolution {seconds(report['resolution_seconds'])})"

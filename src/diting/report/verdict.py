@@ -1,76 +1,78 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one place where a drill's verdict is decided, from everything its run directory holds. Pure.
 
-ABORTED before INVALID before FAIL before PASS: a drill that was cut short, or whose measurement
-cannot be trusted, proves nothing about the system, so it must not read as a plain FAIL; its other
-findings stay on the list all the same. PASS is what is left when nothing speaks against it.
+Precedence: ABORTED, a drill that was cut short, comes first. Then a detector that failed its own
+test, which makes everything INVALID. Then data that was acknowledged and is gone: a FAIL whatever
+else is doubtful. Then every other doubt about the measurement, INVALID, before any figure is
+compared with a target. PASS is what is left when nothing speaks against it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.verdict import Verdict
+from .judged import Finding, finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .contract import Clocks, Drill, Injection, Residue
+    from .contract import Clocks, Drill, Residue, Target
     from .inputs import Run
     from .judged import Judged
 
-ORDER = (Verdict.ABORTED, Verdict.INVALID, Verdict.FAIL, Verdict.PASS)
 COULD_NOT_LOOK = "could_not_look"
+BROKEN_DETECTOR = "detector_self_test"
+UNSAFE = frozenset({"lost", "ghost", "duplicate", "unexpected", "split_brain", "replica_differs"})
+"""Promises broken: these fail a drill even if its times mean nothing."""
+
+TARGET_CODES = {"rto_client_seconds": "rto_target", "rpo_time_seconds": "rpo_target", "rpo_count": "lost"}
+"""The ledger's own words for a missed target, so that one trouble is told once."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One reason, with the verdict it forces on the drill."""
-
-    verdict: Verdict
-    code: str
-    message: str
-    observed: Any = None
-    limit: Any = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The shape of ``reasons[]`` in ``report.json``."""
-        return {
-            "verdict": self.verdict.value,
-            "code": self.code,
-            "message": self.message,
-            "observed": self.observed,
-            "limit": self.limit,
-        }
+def _rank(found: Finding) -> int:
+    if found.verdict is Verdict.ABORTED:
+        return 0
+    if found.verdict is Verdict.INVALID:
+        return 1 if found.code == BROKEN_DETECTOR else 3
+    return 2 if found.code in UNSAFE else 4
 
 
 def decide(
     run: Run, judged: Judged | None, targets: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Verdict, list[Finding]]:
     """Verdict and all reasons, the gravest first. ``targets`` as :func:`compare_targets` returns it."""
-    findings = [_own(reason) for reason in run.drill.get("reasons", [])]
-    if judged is not None:
-        findings += judged.findings
+    told = [finding(reason) for reason in run.drill.get("reasons", [])]
+    told += judged.findings if judged is not None else []
+    own: list[Finding] = []
     if run.drill["outcome"] == "aborted":
-        # What a cut-short drill did not get to is no further news: only the cut is, and what was found.
-        findings.append(_aborted(run.drill))
-        findings += [f for f in _residue(run.drill, run.residue) if f.verdict is Verdict.FAIL]
+        # What a cut-short drill did not get to is no further news: the cut is, and what was found.
+        own.append(_aborted(run.drill))
+        own += [f for f in _residue(run.drill, run.residue) if f.verdict is Verdict.FAIL]
     else:
-        findings += _unusable(run, judged)
-        findings += _injection(run.drill.get("injection"))
-        findings += _clocks(run.drill.get("clocks"))
-        findings += _frame(run.drill)
-        findings += _residue(run.drill, run.residue)
-        findings += _targets(targets)
-    ranked = sorted(_once(findings), key=lambda finding: ORDER.index(finding.verdict))
+        own += _unusable(run, judged)
+        own += _injection(run.drill, judged)
+        own += _clocks(run.drill.get("clocks"))
+        own += _frame(run.drill)
+        own += _residue(run.drill, run.residue)
+        own += _targets(targets, judged)
+    known = {f.code for f in told}
+    findings = _once([*told, *(f for f in own if f.code not in known)])
+    ranked = sorted(findings, key=_rank)
     return (ranked[0].verdict if ranked else Verdict.PASS), ranked
 
 
 def compare_targets(
-    drill: Drill, measured: Mapping[str, float | None], resolutions: Mapping[str, float | None]
+    drill: Drill,
+    measured: Mapping[str, float | None],
+    resolutions: Mapping[str, float | None],
+    not_recovered: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Each target beside what was measured. The worst bound, value plus resolution, must keep the limit."""
+    """Each target beside what was measured. The worst bound, value plus resolution, must keep the limit.
+
+    ``met`` is None when nobody knows; but a time that was not reached because writes never came back
+    (``not_recovered``) is a target missed, not one unknown.
+    """
     table: dict[str, dict[str, Any]] = {}
     for name, target in sorted(drill.get("targets", {}).items()):
         value = measured.get(name)
@@ -81,26 +83,22 @@ def compare_targets(
             "measured": value,
             "resolution": resolution,
             "worst": worst,
-            "met": None if worst is None else worst <= target["limit"],
+            "met": _met(worst, target, not_recovered),
         }
     return table
 
 
-def _own(reason: Mapping[str, Any]) -> Finding:
-    return Finding(
-        Verdict(reason["verdict"]),
-        reason["code"],
-        reason["message"],
-        reason.get("observed"),
-        reason.get("limit"),
-    )
+def _met(worst: float | None, target: Target, not_recovered: bool) -> bool | None:
+    if worst is not None:
+        return worst <= target["limit"]
+    return False if not_recovered and target["unit"] == "s" else None
 
 
 def _once(findings: Iterable[Finding]) -> list[Finding]:
     """Drop repetitions: drill and ledger may both have seen the same trouble."""
     seen: dict[tuple[str, str], Finding] = {}
-    for finding in findings:
-        seen.setdefault((finding.code, finding.message), finding)
+    for one in findings:
+        seen.setdefault((one.code, one.message), one)
     return list(seen.values())
 
 
@@ -116,19 +114,22 @@ def _unusable(run: Run, judged: Judged | None) -> list[Finding]:
     found = [Finding(Verdict.INVALID, "evidence_input", str(problem)) for problem in run.problems]
     if judged is None:
         found.append(Finding(Verdict.INVALID, "judge_missing", "there is no judgement of the ledger"))
-    elif judged.self_test_ok is not True:
-        what = "was not run" if judged.self_test_ok is None else "did not report exactly what was planted"
-        found.append(Finding(Verdict.INVALID, "detector_self_test", f"the detector's self-test {what}"))
+    elif judged.self_test.get("passed") is not True:
+        text = "the detector did not report exactly the losses that were planted"
+        found.append(Finding(Verdict.INVALID, BROKEN_DETECTOR, text))
     return found
 
 
-def _injection(injection: Injection | None) -> list[Finding]:
-    if injection is None or injection.get("sent") is None:
+def _injection(drill: Drill, judged: Judged | None) -> list[Finding]:
+    injection = drill.get("injection")
+    marked = judged is not None and judged.mark("inject_sent") is not None
+    if injection is None or not (injection.get("sent") or marked):
         return [Finding(Verdict.INVALID, "fault_not_injected", "no record says that a fault was injected")]
     found = []
-    if injection.get("confirmed") is None:
+    seen = judged is not None and judged.effect.get("confirmed_seconds") is not None
+    if injection.get("confirmed") is None and not seen:
         text = f"no independent probe saw the fault take effect on {injection['target']}"
-        found.append(Finding(Verdict.INVALID, "effect_not_seen", text))
+        found.append(Finding(Verdict.INVALID, "effect_unknown", text))
     packets = injection.get("fin_rst_seen")
     if packets:
         text = (
@@ -216,17 +217,23 @@ def residue_items(residue: Residue) -> list[dict[str, Any]]:
     return [item for item in residue["items"] if item["kind"] != COULD_NOT_LOOK]
 
 
-def _targets(targets: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def _targets(targets: Mapping[str, Mapping[str, Any]], judged: Judged | None) -> list[Finding]:
     if not targets:
         text = "the drill named no target, so nothing could be met"
         return [Finding(Verdict.INVALID, "no_targets", text)]
     found = []
     for name, row in targets.items():
         unit = " s" if row["unit"] == "s" else ""
+        limit = row["limit"]
         if row["met"] is None:
-            text = f"{name} was not measured"
-            found.append(Finding(Verdict.INVALID, "target_unknown", text, None, row["limit"]))
+            found.append(Finding(Verdict.INVALID, "target_unknown", f"{name} was not measured", None, limit))
+        elif not row["met"] and row["worst"] is None:
+            # The ledger says it better where it is about the writes themselves.
+            if judged is None or name != "rto_client_seconds":
+                text = f"{name}: not reached while the drill looked; the target is {limit:g}{unit}"
+                found.append(Finding(Verdict.FAIL, "target_missed", text, None, limit))
         elif not row["met"]:
-            text = f"{name} is at worst {row['worst']:g}{unit}; the target is {row['limit']:g}{unit}"
-            found.append(Finding(Verdict.FAIL, "target_missed", text, row["worst"], row["limit"]))
+            text = f"{name} is at worst {row['worst']:g}{unit}; the target is {limit:g}{unit}"
+            code = TARGET_CODES.get(name, "target_missed")
+            found.append(Finding(Verdict.FAIL, code, text, row["worst"], limit))
     return found
