@@ -21,7 +21,7 @@ from pathlib import Path
 from diting.lab import site_settings
 from diting.lab.site_settings import CA_BUNDLE, SUITE, SiteSettings
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 PACKAGES_FILE = Path(__file__).with_name("base_packages.txt")
 # Units that would act on the machine's kernel, or that wait for hardware no container has.
 MASKED_UNITS = (
@@ -61,6 +61,17 @@ X11Forwarding no
 MaxStartups 100
 MaxSessions 100
 """
+# A container has no right over the clock, and the distribution's unit will not start without it;
+# chronyd with -x, as the role base runs it, needs none.
+CHRONY_UNIT = """\
+[Unit]
+ConditionCapability=
+"""
+JOURNALD_CONFIG = """\
+[Journal]
+SystemMaxUse=256M
+RateLimitBurst=0
+"""
 # Documentation nobody reads in a lab is half of some packages; copyright files stay, by Debian policy.
 DPKG_CONFIG = """\
 path-exclude=/usr/share/doc/*
@@ -83,6 +94,7 @@ def packages() -> list[str]:
 def recipe_digest() -> str:
     """SHA-256 of all that defines the image apart from this machine's settings."""
     parts = (str(RECIPE_VERSION), SUITE, *packages(), "--", *MASKED_UNITS, SSHD_CONFIG, DPKG_CONFIG, APT_CONFIG)
+    parts += (CHRONY_UNIT, JOURNALD_CONFIG)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -106,6 +118,9 @@ def customise(root: Path, settings: SiteSettings) -> None:
     _write(root / "etc/pip.conf", settings.pip_conf)
     _write(root / "etc/environment", settings.environment)
     _write(root / "etc/ssh/sshd_config.d/10-lab.conf", SSHD_CONFIG)
+    _write(root / "etc/systemd/system/chrony.service.d/10-lab.conf", CHRONY_UNIT)
+    _write(root / "etc/systemd/journald.conf.d/10-lab.conf", JOURNALD_CONFIG)
+    _write(root / "etc/default/locale", "LANG=C.UTF-8\n")
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     _write(root / "etc/hosts", "127.0.0.1 localhost\n")

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
-from diting.lab.hosts import link_of
+from diting.lab.hosts import link_is_up, link_of, set_link
 from diting.lab.instance import Instance
 from diting.lab.podman import Podman, PodmanError, Power, judge_power, processes_of
 from diting.lab.power_client import PowerClient, PowerClientError
@@ -96,9 +94,10 @@ def _cut(instance: Instance, host: str, link: str, init: int, identity: str) -> 
     intent = {"host": host, "link": link}
     append_journal(instance.power_dir / "journal.jsonl", "power_loss_intended", intent, source="powerloss")
     steps = [stamp("link_cut_sent")]
-    down = subprocess.run(["ip", "link", "set", link, "down"], capture_output=True, text=True, check=False)
-    if down.returncode != 0:
-        raise PowerLossError(f"refused, nothing was cut: link {link}: {down.stderr.strip()}")
+    try:
+        set_link(link, up=False)
+    except OSError as error:
+        raise PowerLossError(f"refused, nothing was cut: link {link}: {error}") from error
     steps.append(stamp("link_cut"))
     # The kernel kills the rest of a PID namespace with its init: no process sees another one die.
     signal.pidfd_send_signal(init, signal.SIGKILL)
@@ -109,7 +108,6 @@ def _cut(instance: Instance, host: str, link: str, init: int, identity: str) -> 
             raise PowerLossError(f"{host} did not die within {DEATH_DEADLINE_SECONDS:g} s: processes {left[:10]}")
         time.sleep(0.002)
     steps.append(stamp("no_process_left"))
-    path = Path(f"/sys/class/net/{link}/flags")
-    if path.exists() and int(path.read_text(), 16) & 1:
+    if link_is_up(link):
         raise PowerLossError(f"link {link} of {host} came up again during the cut")
     return steps
