@@ -86,32 +86,32 @@ def gap_plot(report: dict[str, Any], width: int) -> str:
     if shown is None:
         return ""
     paths = sorted(report["series"])
-    height = HEAD + len(paths) * (PANEL + STRIP + GAP) + PARTS + 18
+    height = HEAD + len(paths) * (PANEL + STRIP + GAP) + PARTS
     x = Scale(*shown, LEFT, width - RIGHT)
-    body = [_hatch(), _badges(report, x, HEAD, height - PARTS - 34)]
+    body = [_hatch(f"hatch{width}"), _badges(report, x, HEAD, height - PARTS - 44)]
     top = float(HEAD)
     for number, name in enumerate(paths):
         body.append(_panel(report, name, f"path{number % 4}", x, top))
         top += PANEL + STRIP + GAP
-    body.append(_axis(x, top - GAP + 4, width))
-    body.append(_parts(report, x, top + 4))
+    body.append(_axis(x, top - GAP + 20, width))
+    body.append(_parts(report, x, top))
     label = f"Write latency around the fault. {text.headline(report)}"
     return tag(
         "svg",
         "".join(body),
-        cls="plot",
+        cls=f"plot w{width}",
         viewBox=f"0 0 {width} {height}",
         role="img",
         aria_label=label,
     )
 
 
-def _hatch() -> str:
+def _hatch(name: str) -> str:
     line = tag("line", x1=0, y1=0, x2=0, y2=7, cls="hatch")
     pattern = tag(
         "pattern",
         line,
-        id="gap",
+        id=name,
         width=7,
         height=7,
         patternUnits="userSpaceOnUse",
@@ -121,21 +121,26 @@ def _hatch() -> str:
 
 
 def _badges(report: dict[str, Any], x: Scale, top: float, bottom: float) -> str:
-    """Numbered flags above the panels; flags that would touch share the row by moving up."""
-    drawn = []
-    taken: list[float] = []
+    """Numbered flags above the panels; what would touch shares a flag: "5-8"."""
+    groups: list[list[tuple[int, float]]] = []
     for number, event in enumerate(key_events(report), start=1):
         at = x(event["t_seconds"])
         if not x.start <= at <= x.end:
             continue
-        row = 0
-        while any(abs(at - other) < 17 for other in taken[row::2]) and row < 1:
-            row += 1
-        taken.append(at)
-        y = top - 12 - 15 * row
-        drawn.append(tag("line", x1=at, x2=at, y1=y, y2=bottom, cls="mark"))
-        drawn.append(tag("circle", cx=at, cy=y - 2, r=7.5, cls="flag"))
-        drawn.append(words(at, y + 1.6, str(number), "flagtext", "middle"))
+        if groups and at - groups[-1][-1][1] < 22:
+            groups[-1].append((number, at))
+        else:
+            groups.append([(number, at)])
+    drawn = []
+    for group in groups:
+        for _, at in group:
+            drawn.append(tag("line", x1=at, x2=at, y1=top - 5, y2=bottom, cls="mark"))
+        first, last = group[0], group[-1]
+        label = str(first[0]) if first == last else f"{first[0]}\u2013{last[0]}"
+        half = 8 if first == last else 14
+        middle = min(max((first[1] + last[1]) / 2, half), x.end + RIGHT - half)
+        drawn.append(tag("rect", x=middle - half, y=top - 21, width=2 * half, height=16, rx=8, cls="flag"))
+        drawn.append(words(middle, top - 9.4, label, "flagtext", "middle"))
     return "".join(drawn)
 
 
@@ -145,7 +150,10 @@ def _panel(report: dict[str, Any], name: str, cls: str, x: Scale, top: float) ->
     peak = max((b["high"] for b in bins if b["high"]), default=0.01)
     ceiling = 10 ** math.ceil(math.log10(max(peak, 0.01)))
     y = Scale(math.log10(FLOOR_SECONDS), math.log10(ceiling), top + PANEL, top + 8)
-    drawn = [tag("rect", x=LEFT, y=top + 8, width=x.end - LEFT, height=PANEL - 8, cls="panel")]
+    drawn = [tag("rect", x=LEFT, y=top + 8, width=x.end - LEFT, height=PANEL - 8, cls="beyond")]
+    if bins:
+        left, right = max(x(bins[0]["start"]), LEFT), min(x(bins[-1]["end"]), x.end)
+        drawn.append(tag("rect", x=left, y=top + 8, width=right - left, height=PANEL - 8, cls="panel"))
     power = -3
     while 10**power <= ceiling:
         at = y(power)
@@ -172,7 +180,7 @@ def _outage(path: dict[str, Any], x: Scale, top: float) -> str:
         note.append(words((left + right) / 2, middle + 22, "no acknowledged write", "gapnote", "middle"))
     elif right - left < 70:
         note = [words(min(right + 8, x.end - 60), middle + 4, label, "gaplabel")]
-    return tag("rect", cls="outage", **area) + tag("rect", fill="url(#gap)", **area) + "".join(note)
+    return tag("rect", cls="outage", **area) + tag("rect", cls="hatched", **area) + "".join(note)
 
 
 def _latency(bins: Iterable[dict[str, Any]], x: Scale, y: Scale, cls: str) -> str:
@@ -215,7 +223,7 @@ def _axis(x: Scale, top: float, width: int) -> str:
     while value <= x.high:
         label = f"{value:g}".replace("-", text.MINUS) if value <= 0 else f"+{value:g}"
         anchor = "end" if x(value) > x.end - 12 else "middle"
-        drawn.append(tag("line", x1=x(value), x2=x(value), y1=top - 14, y2=top - 10, cls="axis"))
+        drawn.append(tag("line", x1=x(value), x2=x(value), y1=top - 16, y2=top - 11, cls="axis"))
         drawn.append(words(x(value), top + 3, label, "tick", anchor))
         value = round(value + step, 9)
     return "".join(drawn)

@@ -40,7 +40,18 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for filter_name in ("seconds", "figure", "plus_minus", "moment", "size", "plain", "number"):
+    for filter_name in (
+        "seconds",
+        "figure",
+        "plus_minus",
+        "moment",
+        "size",
+        "plain",
+        "number",
+        "offset",
+        "limit",
+        "self_test",
+    ):
         made.filters[filter_name] = getattr(text, filter_name)
     made.filters["label"] = text.name
     made.filters["cell"] = _cell
@@ -94,15 +105,14 @@ def _figure(report: dict[str, Any], key: str) -> dict[str, Any]:
     value = report.get(key)
     used = None
     if target and target["worst"] is not None:
-        limit = target["limit"]
-        used = min(target["worst"] / limit, 1.0) if limit else float(target["worst"] > 0)
+        used = min(target["worst"] / target["limit"], 1.0) if target["limit"] else None
     return {
         "key": key,
         "value": value,
         "text": text.figure(value, unit),
         "resolution": text.plus_minus(report["figure_resolutions"].get(key)) if value is not None else "",
         "target": target,
-        "limit": text.figure(target["limit"], unit) if target else None,
+        "limit": text.limit(target["limit"], unit) if target else None,
         "used_percent": None if used is None else round(used * 100, 1),
     }
 

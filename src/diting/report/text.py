@@ -10,17 +10,18 @@ from ..core.journal import parse_utc
 
 NOT_MEASURED = "not measured"
 THIN = "\u202f"
+NBSP = "\u00a0"
 MINUS = "\u2212"
 FAULTS = {
-    "host_off": "the host lost its power",
-    "postgres_kill": "PostgreSQL was killed",
-    "switchover": "the primary was switched over as planned",
+    "host_off": "{target} lost its power",
+    "postgres_kill": "PostgreSQL on {target} was killed",
+    "switchover": "The primary was moved away from {target}, as planned",
 }
 NAMES = {
     "rto_client_seconds": "RTO, client",
     "rto_fault_seconds": "RTO, from the fault",
     "rto_switch_seconds": "RTO, switch to the backup system",
-    "rpo_count": "RPO, acknowledged writes lost",
+    "rpo_count": "RPO, writes lost",
     "rpo_time_seconds": "RPO, time",
     "full_redundancy_seconds": "Full redundancy after",
     "halt_seconds": "Orders halted after",
@@ -39,21 +40,31 @@ def number(value: float) -> str:
     return text.replace(",", THIN).replace("-", MINUS)
 
 
-def seconds(value: float | None, *, signed: bool = False) -> str:
+def seconds(value: float | None) -> str:
     """``19.83 s``; milliseconds below one second, minutes from two minutes on."""
     if value is None:
         return NOT_MEASURED
     size = abs(value)
-    mark = MINUS if value < 0 else "+" if signed else ""
+    mark = MINUS if value < 0 else ""
     if size == 0:
-        return f"{mark}0{THIN}s"
+        return f"0{THIN}s"
     if size < 1:
-        # 10.0 ms is no better known than 10 ms, so trailing zeros go.
-        return f"{mark}{size * 1000:.4g}{THIN}ms" if size < 0.1 else f"{mark}{size * 1000:.0f}{THIN}ms"
+        return f"{mark}{size * 1000:.3g}{THIN}ms"
     if size >= 120:
         minutes, rest = divmod(round(size), 60)
         return f"{mark}{minutes}{THIN}min {rest}{THIN}s" if rest else f"{mark}{minutes}{THIN}min"
     return f"{mark}{size:.{2 if size >= 10 else 3}f}{THIN}s"
+
+
+def offset(value: float) -> str:
+    """A place on the time axis, always in seconds and milliseconds, so that a column lines up."""
+    mark = MINUS if value < 0 else "+"
+    return f"{mark}{abs(value):,.3f}{THIN}s".replace(",", THIN)
+
+
+def short(value: float) -> str:
+    """A limit or a resolution: three digits say all there is to say."""
+    return f"{value:.3g}{THIN}s" if 1 <= value < 120 else seconds(value)
 
 
 def figure(value: float | None, unit: str) -> str:
@@ -63,9 +74,14 @@ def figure(value: float | None, unit: str) -> str:
     return seconds(value) if unit == "s" else number(value)
 
 
+def limit(value: float, unit: str) -> str:
+    """A target's limit in its unit, without digits nobody promised."""
+    return short(value) if unit == "s" else number(value)
+
+
 def plus_minus(value: float | None) -> str:
     """The resolution as it stands beside a figure; nothing where the figure has none."""
-    return "" if not value else f"± {seconds(value)}"
+    return f"±{THIN}{short(value)}" if value else ""
 
 
 def name(key: str) -> str:
@@ -107,11 +123,21 @@ def plain(value: Any) -> str:
     return str(value)
 
 
+def self_test(result: dict[str, Any] | None) -> str | None:
+    """What the detector's self-test came to, in one sentence."""
+    if result is None:
+        return None
+    runs = [run for path in result.get("paths", {}).values() for run in path.get("runs", [])]
+    exact = sum(bool(run["exact"]) for run in runs)
+    word = "passed" if result.get("passed") else "FAILED"
+    return f"{word}: {exact} of {len(runs)} times exactly what was planted in a scratch copy was reported"
+
+
 def headline(report: dict[str, Any]) -> str:
     """One sentence that says what happened, true for every verdict."""
     target = (report.get("injection") or {}).get("target")
-    what = FAULTS.get(report["fault"], f"fault {report['fault']} was injected")
-    place = f"{target}: {what}" if target else what[0].upper() + what[1:]
+    unknown = f"Fault {report['fault']} was injected on {{target}}"
+    place = FAULTS.get(report["fault"], unknown).format(target=target) if target else "No fault was recorded"
     rto, acked, lost = report["rto_client_seconds"], report["acked"], report["lost"]
     if report["verdict"] == "ABORTED":
         return "The drill was cut short. What it measured until then proves nothing."
@@ -128,5 +154,5 @@ def headline(report: dict[str, Any]) -> str:
     if acked is None or lost is None:
         loss = "what was lost is not known"
     else:
-        loss = f"{number(lost)} of {number(acked)} acknowledged writes were lost"
+        loss = f"{number(lost)}{NBSP}of{NBSP}{number(acked)} acknowledged writes were lost"
     return f"{place}. {gap}; {loss}."
