@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -13,7 +14,6 @@ from ..core.verdict import EXIT_USAGE
 from ..lab import instance as lab
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
 EXIT_PROBLEM = 1
@@ -34,8 +34,7 @@ def add_parser(sub: Any) -> None:
 
     shell = _action(actions, "ssh", "a shell on a host, or one command", _ssh)
     shell.add_argument("host")
-    # Not REMAINDER: argparse would take options of the command that stand before its first word.
-    shell.add_argument("words", nargs="*", metavar="COMMAND")
+    shell.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="with its own options")
 
     _action(actions, "dsn", "connection string of the database (no secret in it)", _dsn)
 
@@ -122,7 +121,8 @@ def _ssh(args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab import view
 
     sys.stdout.flush()
-    command = view.ssh_command(instance, args.host, *args.words)
+    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    command = view.ssh_command(instance, args.host, *words)
     os.execvp(command[0], command)  # noqa: S606 - the shell belongs to the person, not to us
 
 
