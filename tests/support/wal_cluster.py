@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import pwd
@@ -10,6 +11,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +21,24 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = ROOT / "roles/walg/files/usr/local/bin"
+BIN = Path(tempfile.mkdtemp(prefix="dwal-bin-", dir="/tmp"))
+"""The commands as the role installs them: one archive under three names."""
 PG_BIN = Path("/usr/lib/postgresql/15/bin")
 BUCKET = "wal-test"
 ACCESS_KEY, SECRET_KEY = "walg-access", "walg-secret-key"
+
+
+def install_commands() -> None:
+    """Pack the commands as the role does and put them into BIN."""
+    if any(BIN.iterdir()):
+        return
+    atexit.register(shutil.rmtree, BIN, ignore_errors=True)
+    BIN.chmod(0o755)
+    packed = subprocess.run(
+        [sys.executable, ROOT / "roles/walg/files/pack.py", BIN], check=True, capture_output=True, text=True
+    )
+    for name in ("diting-wal", "diting-wal-archive", "diting-wal-restore"):
+        (BIN / name).symlink_to(packed.stdout.strip())
 
 
 def find_program(name: str, variable: str, *patterns: str) -> Path:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from . import child, config, store
+from . import child, config
 from .postmaster import ServerState, data_directory, server_state
 
 PROGRAM = "diting-wal-archive"
@@ -29,7 +29,7 @@ _OFFLINE_PROBE_SECONDS = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Archive the file named on the command line; returns the exit code for PostgreSQL."""
-    started = time.monotonic()
+    started = child.process_start()
     parser = argparse.ArgumentParser(prog=PROGRAM, description="archive_command for WAL-G")
     parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
     parser.add_argument("path", help="%%p of archive_command")
@@ -98,6 +98,9 @@ def _exec_push(settings: config.Config, path: str) -> int:
 
 def _silence(settings: config.Config) -> str | None:
     """Reason why the store is taken for dead, or None when it answers."""
+    # Late: the usual call needs no HTTP client, and importing one costs as much as everything else.
+    from . import store
+
     started = time.monotonic()
 
     def ask() -> int:

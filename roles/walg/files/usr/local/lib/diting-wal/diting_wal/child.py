@@ -90,6 +90,18 @@ def supervise(work: Callable[[], int], stop_reason: Callable[[], str | None]) ->
     return Outcome(code if code >= 0 else 255, "ended", _tail(output))
 
 
+def process_start() -> float:
+    """When this process was started, on the clock of time.monotonic().
+
+    A busy machine takes long to start an interpreter; a limit that counts from the first line of
+    our own code would be missed by that much. Field 22 of proc(5) counts clock ticks since boot.
+    """
+    with open("/proc/self/stat", encoding="ascii") as handle:
+        ticks = int(handle.read().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - max(age, 0.0)
+
+
 def say(program: str, message: str) -> None:
     """One line for PostgreSQL's log."""
     sys.stderr.write(f"{program}: {' | '.join(message.split(chr(10)))}\n")

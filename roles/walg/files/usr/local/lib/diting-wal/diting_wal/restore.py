@@ -35,21 +35,21 @@ EXIT_REFUSED = 201
 EXIT_SETTINGS = 202
 _ASK_SECONDS = 10.0
 _MARGIN_SECONDS = 0.1
-"""Start and end of the interpreter, which the clock below does not see."""
+"""Kept for leaving: killing the worker and ending the interpreter."""
 _MEMORY = "store-silent"
 _CODE_ABSENT, _CODE_SILENT, _CODE_BAD, _CODE_FAILED = 11, 12, 13, 14
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch the file named on the command line; returns the exit code for PostgreSQL."""
-    started = time.monotonic()
+    started = child.process_start()
     parser = argparse.ArgumentParser(prog=PROGRAM, description="restore_command for WAL-G")
     parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
     parser.add_argument("name", help="%%f of restore_command")
     parser.add_argument("path", help="%%p of restore_command")
     options = parser.parse_args(arguments)
     data_dir = data_directory(options.path)
-    standby = recovery_mode(data_dir) is RecoveryMode.STANDBY
+    standby = _must_not_wait(data_dir)
     try:
         settings = config.load(options.config)
     except config.ConfigError as error:
@@ -57,6 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ABSENT if standby else EXIT_SETTINGS
     job = _Job(settings, options.name, options.path, data_dir, started)
     return job.for_standby() if standby else job.for_target()
+
+
+def _must_not_wait(data_dir: str) -> bool:
+    """Is this a standby, or a server in the last step of a promotion?
+
+    PostgreSQL removes the signal files and only then asks once more, for the history of the
+    timeline that it leaves. An exit above 125 there kills the promoted server; after a 1 it takes
+    the copy that it has in pg_wal.
+    """
+    mode = recovery_mode(data_dir)
+    if mode is RecoveryMode.NONE:
+        return server_state(data_dir) is not ServerState.ABSENT
+    return mode is RecoveryMode.STANDBY
 
 
 class _Job:
@@ -79,7 +92,7 @@ class _Job:
             self._warn(f"not asked for: the store was silent {silent_for:.1f} s ago")
             return EXIT_ABSENT
         limit = max(self.settings.restore_standby_seconds - _MARGIN_SECONDS, 0.1)
-        outcome = self._supervise(limit, lambda: self._fetch(probe=True))
+        outcome = self._supervise(limit, self._ask_and_fetch)
         if outcome.code == 0:
             return 0
         self._clean()
@@ -91,10 +104,11 @@ class _Job:
 
     def for_target(self) -> int:
         """Answer the truth: 0, 1 when the store says it has no such file, or above 125."""
-        # Without a signal file the caller is pg_rewind or Patroni, which must not hang either.
-        probe = recovery_mode(self.data_dir) is RecoveryMode.NONE
+        # No signal file and no server: the caller is pg_rewind or Patroni, and a member that
+        # comes back must not hang on a dead store.
+        rejoin = recovery_mode(self.data_dir) is RecoveryMode.NONE
         limit = self.settings.restore_target_seconds
-        outcome = self._supervise(limit, lambda: self._fetch(probe=probe))
+        outcome = self._supervise(limit, self._ask_and_fetch if rejoin else self._fetch)
         if outcome.code == 0:
             return 0
         self._clean()
@@ -127,13 +141,17 @@ class _Job:
 
         return child.supervise(self._ask, late)
 
-    def _fetch(self, *, probe: bool) -> int:
+    def _ask_and_fetch(self) -> int:
+        """Worker: one cheap question first, because WAL-G takes a minute to see a dead store."""
+        try:
+            if not self._held(self._store(), self.settings.store_probe_seconds):
+                return _CODE_ABSENT
+        except (store.StoreError, config.ConfigError) as error:
+            return _tell(str(error), _CODE_SILENT)
+        return self._fetch()
+
+    def _fetch(self) -> int:
         """Worker: fetch beside the destination, check, and only then put it there."""
-        if probe:
-            try:
-                self._store().probe(self.settings.store_probe_seconds)
-            except (store.StoreError, config.ConfigError) as error:
-                return _tell(str(error), _CODE_SILENT)
         self._clean()
         argv = [self.settings.walg, "--config", self.settings.walg_config]
         # Concurrency 1 turns WAL-G's prefetch off: it leaves files inside pg_wal, which breaks
@@ -163,10 +181,8 @@ class _Job:
         """Worker: does the store itself say that it has no such file?"""
         try:
             where = self._store()
-            name = f"{store.WAL_FOLDER}/{self.name}"
-            found = where.names(name, 10, _ASK_SECONDS)
-            if any(item == name or item.startswith(f"{name}.") for item in found):
-                return _tell(f"the store holds {found[0]}", _CODE_FAILED)
+            if self._held(where, _ASK_SECONDS):
+                return _tell("the store holds it", _CODE_FAILED)
             # A typing error in bucket or prefix also answers "nothing here". A recovery came from
             # a base backup, so a prefix without one is not the one that was meant.
             if not where.names(f"{store.BACKUP_FOLDER}/", 1, _ASK_SECONDS):
@@ -174,6 +190,12 @@ class _Job:
         except (store.StoreError, config.ConfigError) as error:
             return _tell(str(error), _CODE_SILENT)
         return _CODE_ABSENT
+
+    def _held(self, where: store.Store, timeout_seconds: float) -> bool:
+        """Does the store list the file, whatever way it is compressed? Raises StoreError."""
+        name = f"{store.WAL_FOLDER}/{self.name}"
+        found = where.names(name, 10, timeout_seconds)
+        return any(item == name or item.startswith(f"{name}.") for item in found)
 
     def _store(self) -> store.Store:
         return store.open_store(config.read_json(self.settings.walg_config))

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of this cluster in the store: which are there, is archiving well, and take the first.
+
+Everything is judged by what the store and the server say. "Could not look" is an outcome of its
+own and never "none": a second full backup is cheap, a cluster without one is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from . import child, config, store
+
+PROGRAM = "diting-wal"
+EXIT_WELL, EXIT_UNWELL, EXIT_UNKNOWN, EXIT_USAGE = 0, 1, 2, 64
+_ASK_SECONDS = 10.0
+_SENTINEL = "_backup_stop_sentinel.json"
+_MOST_NAMES = 100_000
+_STATE_QUERY = """
+select json_build_object(
+  'in_recovery', pg_is_in_recovery(),
+  'system_identifier', (select system_identifier::text from pg_control_system()),
+  'server_version_num', current_setting('server_version_num')::int,
+  'data_directory', current_setting('data_directory'),
+  'archive_mode', current_setting('archive_mode'),
+  'archived_count', a.archived_count,
+  'last_archived_wal', a.last_archived_wal,
+  'last_archived_age_seconds', extract(epoch from now() - a.last_archived_time),
+  'failed_count', a.failed_count,
+  'last_failed_wal', a.last_failed_wal,
+  'failing', coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false),
+  'ready_count', (select count(*) from pg_ls_archive_statusdir() where name like '%.ready')
+) from pg_stat_archiver a
+"""
+
+
+class UnknownError(Exception):
+    """Nobody could look; the message says where."""
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One finished backup in the store."""
+
+    name: str
+    system_identifier: str
+    pg_version: int
+    finish_time: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One finding, in the words of the project's judges."""
+
+    code: str
+    message: str
+    observed: object = None
+    limit: object = None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command; prints one JSON object."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Backups and WAL of this cluster")
+    parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
+    parser.add_argument("--user", default="postgres", help="system user to work as (default: %(default)s)")
+    actions = parser.add_subparsers(dest="action", required=True)
+    status = actions.add_parser("status", help="judge store, backups and archiving; changes nothing")
+    status.add_argument("--ready-limit", type=int, default=10, help="files that may wait to be archived")
+    first = actions.add_parser("first-backup", help="take a full backup unless the store has one of this cluster")
+    first.add_argument("--check", action="store_true", help="only say whether one would be taken")
+    first.add_argument("--seconds", type=float, default=3600.0, help="longest it may take")
+    options = parser.parse_args(arguments)
+    try:
+        _become(options.user)
+        settings = config.load(options.config)
+        walg = config.read_json(settings.walg_config)
+        if options.action == "status":
+            code, result = _status(walg, options.ready_limit)
+        else:
+            with _lock(settings.state_dir):
+                code, result = _first(settings, walg, check=options.check, seconds=options.seconds)
+    except (UnknownError, config.ConfigError, store.StoreError) as error:
+        reason = Reason("could_not_look", str(error))
+        code, result = EXIT_UNKNOWN, {"health": "UNKNOWN", "changed": False, "reasons": [asdict(reason)]}
+    print(json.dumps(result, sort_keys=True))
+    return code
+
+
+def _status(walg: dict[str, Any], ready_limit: int) -> tuple[int, dict[str, Any]]:
+    server = _server(walg)
+    backups = _backups(walg, server["system_identifier"])
+    reasons = judge(server, backups, ready_limit)
+    health = "UNHEALTHY" if reasons else "HEALTHY"
+    return (EXIT_UNWELL if reasons else EXIT_WELL), {
+        "health": health,
+        "changed": False,
+        "reasons": [asdict(reason) for reason in reasons],
+        "server": server,
+        "backups": [asdict(backup) for backup in backups],
+    }
+
+
+def judge(server: dict[str, Any], backups: Sequence[Backup], ready_limit: int) -> list[Reason]:
+    """What is wrong with backups and archiving; an empty list when nothing is."""
+    reasons = []
+    if not backups:
+        reasons.append(Reason("no_backup", "the store holds no backup of this cluster", 0, 1))
+    if server["in_recovery"]:
+        # Only the primary archives; a standby's counters are those of its own past.
+        return reasons
+    if server["archive_mode"] == "off":
+        reasons.append(Reason("archive_off", "archive_mode is off", "off", "on"))
+    if server["failing"]:
+        reasons.append(
+            Reason(
+                "archive_failing",
+                "the last attempt to archive failed",
+                server["last_failed_wal"],
+                None,
+            )
+        )
+    if server["ready_count"] > ready_limit:
+        reasons.append(
+            Reason("archive_behind", "files wait to be archived", server["ready_count"], ready_limit)
+        )
+    return reasons
+
+
+def _first(
+    settings: config.Config, walg: dict[str, Any], *, check: bool, seconds: float
+) -> tuple[int, dict[str, Any]]:
+    server = _server(walg)
+    if server["in_recovery"]:
+        return EXIT_WELL, {"changed": False, "skipped": "in recovery", "server": server}
+    system = server["system_identifier"]
+    before = _backups(walg, system)
+    if before:
+        return EXIT_WELL, {"changed": False, "backups": [asdict(backup) for backup in before]}
+    if check:
+        return EXIT_WELL, {"changed": True, "backups": []}
+    output = _push(settings, server["data_directory"], seconds)
+    after = _backups(walg, system)
+    if not after:
+        # WAL-G's exit code is not the proof; what the store holds is.
+        raise UnknownError(f"backup-push ended well, but the store shows no backup: {output}")
+    return EXIT_WELL, {"changed": True, "backups": [asdict(backup) for backup in after]}
+
+
+def _push(settings: config.Config, data_dir: str, seconds: float) -> str:
+    begun = time.monotonic()
+    argv = [settings.walg, "--config", settings.walg_config, "backup-push", "--full", data_dir]
+
+    def work() -> int:
+        os.execve(settings.walg, argv, child.clean_environment())  # noqa: S606 - no shell is wanted
+
+    def late() -> str | None:
+        return f"{seconds:g} s are up" if time.monotonic() - begun > seconds else None
+
+    outcome = child.supervise(work, late)
+    if outcome.code != 0:
+        raise UnknownError(f"backup-push failed: {outcome.reason} {outcome.code}: {outcome.output}")
+    return outcome.output
+
+
+def _backups(walg: dict[str, Any], system_identifier: str) -> list[Backup]:
+    """Finished backups of this database system, oldest first. Raises StoreError."""
+    where = store.open_store(walg)
+    names = where.names(f"{store.BACKUP_FOLDER}/", _MOST_NAMES, _ASK_SECONDS)
+    found = []
+    for name in sorted(names):
+        base = name.removeprefix(f"{store.BACKUP_FOLDER}/")
+        if "/" in base or not base.endswith(_SENTINEL):
+            continue
+        base = base.removesuffix(_SENTINEL)
+        raw = where.read(f"{store.BACKUP_FOLDER}/{base}/metadata.json", _ASK_SECONDS)
+        try:
+            meta = json.loads(raw)
+            backup = Backup(
+                name=base,
+                system_identifier=str(meta["system_identifier"]),
+                pg_version=int(meta["pg_version"]),
+                finish_time=str(meta["finish_time"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnknownError(f"metadata.json of {base} cannot be understood: {error!r}") from error
+        if backup.system_identifier == system_identifier:
+            found.append(backup)
+    return sorted(found, key=lambda backup: backup.finish_time)
+
+
+def _server(walg: dict[str, Any]) -> dict[str, Any]:
+    names = {"PGHOST": "-h", "PGPORT": "-p", "PGUSER": "-U", "PGDATABASE": "-d"}
+    argv = ["psql", "-XAtqw", "-v", "ON_ERROR_STOP=1"]
+    for name, option in names.items():
+        if walg.get(name):
+            argv += [option, str(walg[name])]
+    try:
+        done = subprocess.run(
+            [*argv, "-c", _STATE_QUERY],
+            env=child.clean_environment(PGCONNECT_TIMEOUT="5"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnknownError(f"the server could not be asked: {error}") from error
+    if done.returncode != 0:
+        raise UnknownError(f"the server could not be asked: {done.stderr.strip()}")
+    state: dict[str, Any] = json.loads(done.stdout)
+    return state
+
+
+def _become(user: str) -> None:
+    """Drop root for the user that owns the settings and may connect by peer authentication."""
+    account = pwd.getpwnam(user)
+    if os.geteuid() == account.pw_uid:
+        return
+    if os.geteuid() != 0:
+        raise UnknownError(f"must run as root or {user}")
+    os.initgroups(user, account.pw_gid)
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+    os.environ["HOME"] = account.pw_dir
+    os.chdir("/")
+
+
+@contextlib.contextmanager
+def _lock(state_dir: str) -> Iterator[None]:
+    """One backup at a time on this host. Raises UnknownError when another one is under way."""
+    try:
+        handle = os.open(os.path.join(state_dir, "backup.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UnknownError("another backup is under way on this host") from error
+    except OSError as error:
+        raise UnknownError(f"{state_dir}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures of the WAL tests; a test file imports the ones it uses."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.wal_cluster import (
+    BlackHole,
+    Cluster,
+    Host,
+    S3Server,
+    find_program,
+    install_commands,
+    own,
+    require_postgres,
+)
+
+
+@pytest.fixture(scope="session")
+def pristine() -> Iterator[Cluster]:
+    """A data directory straight from initdb, which tests copy instead of making one each."""
+    require_postgres()
+    with tempfile.TemporaryDirectory(prefix="dwal-", dir="/tmp") as name:
+        own(Path(name))
+        yield Cluster.create(Path(name) / "pristine")
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder that postgres can enter, which pytest's own folders are not."""
+    require_postgres()
+    with tempfile.TemporaryDirectory(prefix="dwal-", dir="/tmp") as name:
+        own(Path(name))
+        yield Path(name)
+
+
+@pytest.fixture
+def store(base: Path) -> Iterator[S3Server]:
+    """A running S3 server with an empty bucket."""
+    binary = find_program(
+        "versitygw", "DITING_TEST_VERSITYGW", "build/versitygw-*/versitygw"
+    )
+    (base / "s3").mkdir()
+    server = S3Server(binary, base / "s3")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def host(base: Path, store: S3Server) -> Host:
+    """The wrappers' files, pointing at the S3 server."""
+    walg = find_program("wal-g", "DITING_TEST_WALG", "build/wal-g-*/wal-g")
+    install_commands()
+    (base / "etc").mkdir()
+    own(base / "etc")
+    result = Host(base / "etc", walg)
+    result.write(store.settings())
+    return result
+
+
+@pytest.fixture
+def cluster(base: Path, pristine: Cluster, clusters: Callable[[str], Cluster]) -> Cluster:
+    """A stopped copy of the pristine cluster."""
+    return clusters("a")
+
+
+@pytest.fixture
+def clusters(base: Path, pristine: Cluster) -> Iterator[Callable[[str], Cluster]]:
+    """Makes copies of the pristine cluster; all are stopped and gone afterwards."""
+    made: list[Cluster] = []
+
+    def make(name: str, source: Path | None = None) -> Cluster:
+        folder = base / name
+        if source is None:
+            shutil.copytree(pristine.data, folder, copy_function=shutil.copy2)
+        else:
+            shutil.copytree(source, folder, copy_function=shutil.copy2)
+        for path in [folder, *folder.rglob("*")]:
+            own(path)
+        folder.chmod(0o700)
+        result = Cluster(folder)
+        result.configure(unix_socket_directories=str(base))
+        made.append(result)
+        return result
+
+    yield make
+    for cluster in made:
+        cluster.destroy()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[BlackHole]:
+    hole = BlackHole()
+    yield hole
+    hole.close()
