@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The prober's schedule, its file and its end, as a real process under real signals."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diting.ledger.rundir import read_ledger
+from support.ledger_server import Programs, Server, wait_until
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server.create()
+    yield server
+    server.destroy()
+
+
+@pytest.fixture
+def programs(server: Server, tmp_path: Path) -> Iterator[Programs]:
+    programs = Programs(server, tmp_path)
+    programs.diting("ledger", "prepare", "--config", programs.config("prepare"))
+    with server.admin() as conn:
+        conn.execute("TRUNCATE diting_ledger.ops")
+    yield programs
+    programs.cleanup()
+
+
+def test_two_paths_hold_a_hundred_slots_a_second(server, programs):
+    """The rate that drills run at; higher ones are in scripts/bench."""
+    processes = {path: programs.probe(path, max_duration_seconds=8) for path in ("dsn", "haproxy")}
+    for path, process in processes.items():
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        ledger = read_ledger(programs.directory / f"ledger-{path}.jsonl")
+        assert ledger.problems == ()
+        assert ledger.footer["stop_reason"] == "deadline"
+        assert len(ledger.ops) >= 700
+        assert ledger.footer["late_slots"] / len(ledger.ops) < 0.01
+        assert {op.seq for op in ledger.ops if op.ok} == programs.found(path)
+
+
+def test_the_schedule_does_not_drift(server, programs):
+    process = programs.probe(interval_seconds=0.01)
+    wait_until("rows arrive", lambda: programs.acked() > 100)
+    programs.finish(process)
+    due = [r["due_ns"] for r in programs.records() if r["k"] == "i"]
+    assert {b - a for a, b in itertools.pairwise(due)} == {10_000_000}
+
+
+def test_sigterm_drains_and_writes_the_footer(server, programs):
+    process = programs.probe()
+    wait_until("rows arrive", lambda: programs.acked() > 20)
+    start = time.monotonic()
+    footer = programs.finish(process)
+    assert time.monotonic() - start < 3
+    assert footer["stop_reason"] == "signal"
+    ledger = read_ledger(programs.directory / "ledger-dsn.jsonl")
+    assert ledger.problems == ()
+    assert len(ledger.ops) == footer["slots"] == footer["ok"] + footer["fail"] + footer["info"]
+
+
+def test_sigterm_while_nothing_answers_still_ends_in_time(server, programs):
+    process = programs.probe(op_deadline_seconds=1.0)
+    wait_until("rows arrive", lambda: programs.acked() > 20)
+    server.freeze()
+    try:
+        start = time.monotonic()
+        footer = programs.finish(process)
+        assert time.monotonic() - start < 4
+    finally:
+        server.thaw()
+    assert footer["info"] > 0
+
+
+def test_what_reached_the_server_was_on_disk_before_even_after_kill_9(server, programs):
+    process = programs.probe(interval_seconds=0.005)
+    wait_until("rows arrive", lambda: programs.acked() > 200)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=10)
+    ledger = read_ledger(programs.directory / "ledger-dsn.jsonl")
+    assert ledger.footer is None
+    assert programs.found() <= {op.seq for op in ledger.ops}
+    unknown = {op.seq for op in ledger.ops if op.reason == "no_outcome"}
+    assert unknown
+
+
+def test_a_ledger_is_never_continued(server, programs):
+    process = programs.probe()
+    wait_until("rows arrive", lambda: programs.acked() > 3)
+    programs.finish(process)
+    before = (programs.directory / "ledger-dsn.jsonl").read_bytes()
+    done = programs.diting("ledger", "run", "--config", programs.config(), status=64)
+    assert "never continued" in done.stderr
+    assert (programs.directory / "ledger-dsn.jsonl").read_bytes() == before
+
+
+def test_without_a_disk_nothing_more_is_sent(server, programs):
+    limit = 40_000
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = programs.start("ledger", "run", "--config", programs.config(), preexec_fn=small_files)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the ledger cannot be written" in err
+    ledger = (programs.directory / "ledger-dsn.jsonl").read_bytes()
+    scheduled = {
+        line.split(b'"seq":')[1].split(b",")[0] for line in ledger.split(b"\n") if b'"k":"i"' in line
+    }
+    assert programs.found() <= {int(seq) for seq in scheduled}
+
+
+def test_no_session_at_the_start_is_an_error_that_says_why(server, programs):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        config = programs.config(ports=(closed.getsockname()[1],), ready_timeout_seconds=0.5)
+        done = programs.diting("ledger", "run", "--config", config, status=1)
+    assert "found 0 open sessions" in done.stderr
+    assert "Connection refused" in done.stderr
+
+
+def test_systemd_is_told(server, programs, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(20)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        process = programs.start("ledger", "run", "--config", programs.config(), env=environment)
+        assert notify.recv(100) == b"READY=1"
+        process.terminate()
+        assert notify.recv(100) == b"STOPPING=1"
+        process.communicate(timeout=20)
+
+
+def test_the_password_is_in_no_argument_and_no_file_of_the_run(server, programs):
+    process = programs.probe()
+    wait_until("rows arrive", lambda: programs.acked() > 3)
+    assert b"probe" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    programs.finish(process)
+    text = (programs.directory / "ledger-dsn.jsonl").read_text(encoding="utf-8")
+    assert "password" not in text
