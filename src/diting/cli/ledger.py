@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
 
 EXIT_FAILED = 1
+EXIT_NOT_SEEN = 2
 
 
 def add_parser(sub: Any) -> None:
@@ -45,6 +46,15 @@ def add_parser(sub: Any) -> None:
     watch = actions.add_parser("watch", help="watch targets and log when each goes down and up")
     watch.add_argument("--config", type=Path, required=True, help="watcher configuration")
     watch.set_defaults(func=_watch)
+
+    seen = actions.add_parser("seen", help="wait until the watcher saw targets change; exit 2 if not")
+    seen.add_argument("--watch", type=Path, required=True, help="the watcher's file")
+    seen.add_argument("--marks", type=Path, required=True, help="the marks file")
+    seen.add_argument("--since-mark", required=True, metavar="LABEL", help="only changes after this mark")
+    seen.add_argument("--targets", required=True, help="comma-separated; all of them must be seen")
+    seen.add_argument("--states", required=True, help="comma-separated, for example down,http_503")
+    seen.add_argument("--timeout-seconds", type=float, default=20.0)
+    seen.set_defaults(func=_seen)
 
     read = actions.add_parser("read", help="list the operations one server holds")
     read.add_argument("--config", type=Path, required=True, help="prober configuration")
@@ -154,6 +164,23 @@ def _watch(args: argparse.Namespace) -> int:
         await Watcher(config).run(lambda: print("ready", flush=True))
 
     asyncio.run(look())
+    return 0
+
+
+def _seen(args: argparse.Namespace) -> int:
+    from ..ledger.seen import mark_ns, wait_for_effect
+
+    since = mark_ns(args.marks, args.since_mark)
+    if since is None:
+        print(f"diting ledger seen: {args.marks}: no mark {args.since_mark!r}", file=sys.stderr)
+        return EXIT_USAGE
+    found = wait_for_effect(
+        args.watch, args.targets.split(","), args.states.split(","), since, args.timeout_seconds
+    )
+    if found is None:
+        print(f"diting ledger seen: {args.targets} not seen {args.states} in time", file=sys.stderr)
+        return EXIT_NOT_SEEN
+    print(json.dumps({"target": found["target"], "confirmed_ns": found["confirmed_ns"]}))
     return 0
 
 

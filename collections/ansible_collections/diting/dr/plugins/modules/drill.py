@@ -33,12 +33,13 @@ options:
     description:
       - V(identify) returns who runs this playbook, as RV(owner).
       - V(holder) returns who has the floor, as RV(holder).
+      - V(judge) says whether the drill of O(holder) still runs, as RV(floor), and changes nothing.
       - V(open) judges O(holder), refuses when the floor is held, and makes the run directory.
       - V(take) and V(release) change the floor, only if O(expected) still has it.
       - V(record) appends O(event) with O(data) to the drill's journal, durably.
       - V(update) merges O(data) into the file O(file) of the run directory, durably.
     type: str
-    choices: [identify, holder, open, take, release, record, update]
+    choices: [identify, holder, judge, open, take, release, record, update]
     required: true
   evidence_root:
     description: Directory of all evidence, for O(action=open).
@@ -108,13 +109,13 @@ holder:
   type: dict
   returned: when O(action=holder)
 floor:
-  description: V(free) or V(aborted); a held floor fails the task.
+  description: V(free), V(aborted), V(held) or V(uncertain); for O(action=open) a floor that may be held fails the task.
   type: str
-  returned: when O(action=open)
+  returned: when O(action=open) or O(action=judge)
 message:
   description: What was found about an earlier drill, for people.
   type: str
-  returned: when O(action=open)
+  returned: when O(action=open) or O(action=judge)
 drill_id:
   description: Name of the new drill.
   type: str
@@ -150,11 +151,12 @@ from ansible_collections.diting.dr.plugins.module_utils._drill import (
 from ansible_collections.diting.dr.plugins.module_utils.core.drill import (
     Floor,
     Holder,
+    Owner,
     drill_id,
     judge_floor,
 )
 from ansible_collections.diting.dr.plugins.module_utils.core.journal import JournalError, sha256_of
-from ansible_collections.diting.dr.plugins.module_utils.hostio.journal import Journal
+from ansible_collections.diting.dr.plugins.module_utils.hostio.journal import JournalFile
 
 
 def do_identify(_params: dict[str, t.Any], _check: bool) -> dict[str, t.Any]:
@@ -217,9 +219,8 @@ def do_record(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Append one line to the drill's journal."""
     if check:
         return {"changed": True, "record": {}}
-    journal = Journal(pathlib.Path(params["run_dir"]) / "journal.jsonl")
-    record = journal.append(source="drill", event=params["event"], fields=params["data"])
-    return {"changed": True, "record": dict(record)}
+    journal = JournalFile(pathlib.Path(params["run_dir"]) / "journal.jsonl", "drill")
+    return {"changed": True, "record": journal.append(params["event"], params["data"])}
 
 
 def do_update(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
@@ -232,6 +233,7 @@ def do_update(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
 ACTIONS = {
     "identify": do_identify,
     "holder": do_holder,
+    "judge": do_judge,
     "open": do_open,
     "take": do_take,
     "release": do_release,

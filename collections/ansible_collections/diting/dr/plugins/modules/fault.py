@@ -178,8 +178,8 @@ def power_loss(params: dict[str, t.Any]) -> dict[str, t.Any]:
         msg = f"the power of {params['target']} could not be cut (exit {code}): {(err or out).strip()}"
         raise FaultError(msg)
     try:
-        told = json.loads(out.strip().splitlines()[-1])
-    except (ValueError, IndexError):
+        told = json.loads(out)
+    except ValueError:
         msg = f"the injecting command printed no JSON object but: {out.strip()[:200]!r}"
         raise FaultError(msg) from None
     return {"stamps": {"sent_mono_ns": sent, "gone_mono_ns": gone}, "injected": told}

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turn what a drill's playbook collected into the sections of its evidence. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CHRONY_FIELDS = 14
+"""Columns of ``chronyc -c tracking`` (chrony 4.3, client.c)."""
+
+MILESTONES = (
+    (re.compile(r"promoted self to leader by acquiring session lock"), "leader key acquired", "act", "decided"),
+    (re.compile(r"received promote request"), "promotion begins", "act", None),
+    (re.compile(r"selected new timeline ID: (\d+)"), "new timeline", "act", None),
+    (re.compile(r"database system is ready to accept connections"), "accepts connections", "act", "acted"),
+    (re.compile(r"Server \S+/(\S+) is UP"), "proxy: server up", "act", None),
+    (re.compile(r"Server \S+/(\S+) is DOWN"), "proxy: server down", "detect", None),
+    (re.compile(r"following a different leader|no action.*following"), "follows the new leader", "act", None),
+    (re.compile(r"starting crash recovery|was not properly shut down"), "crash recovery", "act", None),
+)
+"""Log lines of Patroni, PostgreSQL and HAProxy that belong into the timeline: pattern, label, step, split."""
+
+LOG_LINE = re.compile(r"^(?P<ts>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+)(?P<zone>[+-]\d\d:?\d\d)\s+\S+\s+(?P<text>.*)$")
+
+
+def clock(text: str) -> dict[str, Any]:
+    """One host's clock from ``chronyc -c tracking`` followed by the kernel's boot id.
+
+    The error bound is chrony's: offset + half the root delay + root dispersion, in seconds.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    row = next((line.split(",") for line in lines if line.count(",") == CHRONY_FIELDS - 1), None)
+    boot = next((line.strip() for line in lines if re.fullmatch(r"[0-9a-f-]{36}", line.strip())), None)
+    if row is None:
+        return {"boot_id": boot, "offset": None, "bound": None}
+    offset, delay, dispersion = float(row[4]), float(row[10]), float(row[11])
+    return {"boot_id": boot, "offset": offset, "bound": abs(offset) + delay / 2 + dispersion}
+
+
+def clocks(
+    before: Mapping[str, str], after: Mapping[str, str], prober_host: str, budget_seconds: float
+) -> dict[str, Any]:
+    """The section ``clocks``. A host that was not asked twice has null where it was not."""
+    hosts = {}
+    for name in sorted({*before, *after}):
+        first, second = clock(before.get(name, "")), clock(after.get(name, ""))
+        bounds = [bound for bound in (first["bound"], second["bound"]) if bound is not None]
+        boots = {boot for boot in (first["boot_id"], second["boot_id"]) if boot}
+        hosts[name] = {
+            "boot_id": second["boot_id"] or first["boot_id"],
+            "offset_seconds_before": first["offset"],
+            "offset_seconds_after": second["offset"],
+            "error_bound_seconds": max(bounds) if bounds else None,
+            "stepped": None if len(boots) != 1 else False,
+        }
+    return {"prober_host": prober_host, "budget_seconds": budget_seconds, "hosts": hosts}
+
+
+def cluster(seen: Mapping[str, Any], observed_at: str) -> dict[str, Any]:
+    """``cluster_before.json`` or ``cluster_after.json`` from a result of ``recovery_check``."""
+    evidence = seen.get("evidence") or {}
+    members = []
+    for name, member in sorted((evidence.get("members") or {}).items()):
+        members.append({**member, "name": name})
+    return {
+        "observed_at": observed_at,
+        "health": seen.get("verdict", "UNKNOWN"),
+        "leader": evidence.get("primary"),
+        "timeline": evidence.get("timeline"),
+        "system_identifier": evidence.get("system_identifier"),
+        "sync_standbys": list(evidence.get("sync_standbys") or []),
+        "members": members,
+    }
+
+
+def steady(seen: Mapping[str, Any], observed_at: str) -> dict[str, Any]:
+    """One state of ``steady_state``: the health and each finding as a check."""
+    checks = [
+        {
+            "name": reason["code"],
+            "health": "UNKNOWN" if reason["code"].endswith(("unknown", "not_tried")) else "DEGRADED",
+            "observed": reason.get("observed"),
+            "wanted": reason.get("limit"),
+        }
+        for reason in seen.get("reasons", [])
+    ]
+    evidence = seen.get("evidence") or {}
+    if not checks:
+        checks = [
+            {"name": "write committed", "health": "HEALTHY", "observed": evidence.get("write_seconds")},
+            {"name": "synchronous standbys", "health": "HEALTHY", "observed": evidence.get("sync_standbys")},
+        ]
+    return {"observed_at": observed_at, "health": seen.get("verdict", "UNKNOWN"), "checks": checks}
+
+
+def residue(
+    scans: Iterable[Mapping[str, Any]], reverted: Iterable[Mapping[str, Any]], after: Mapping[str, Any], now: str
+) -> dict[str, Any]:
+    """``residue.json``: a host that could not be scanned is there with ``looked: false``."""
+    hosts: dict[str, Any] = {}
+    items: list[dict[str, Any]] = []
+    for scan in scans:
+        name = str(scan.get("__drill_scan_host"))
+        found = scan.get("residue")
+        if found is None:
+            hosts[name] = {"looked": False, "error": str(scan.get("msg", "not scanned"))[:300]}
+            continue
+        blind = [item for item in found if item["kind"] == "could_not_look"]
+        hosts[name] = {"looked": not blind, "error": blind[0]["detail"] if blind else None}
+        items += [item for item in found if item["kind"] != "could_not_look"]
+    rollbacks = [
+        {"what": f"{record['fault_id']} on {result.get('__drill_revert_host')}", "by": "drill", "result": "reverted"}
+        for result in reverted
+        for record in result.get("records") or []
+    ]
+    return {
+        "schema_version": 1,
+        "scanned_at": now,
+        "hosts": hosts,
+        "items": items,
+        "checks": [
+            "fault records and revert timers",
+            "stopped processes",
+            "traffic shaping",
+            "dead routes",
+        ],
+        "rollbacks": rollbacks,
+        "redundancy": {"health": after.get("verdict", "UNKNOWN"), "detail": None},
+    }
+
+
+def watch_timeline(records: Iterable[Mapping[str, Any]], host: str) -> list[dict[str, Any]]:
+    """The watcher's transitions as timeline lines, on the monotonic clock of the prober's host."""
+    return [
+        {
+            "ts": record["utc"],
+            "mono_ns": record["confirmed_ns"],
+            "host": host,
+            "source": "watcher",
+            "event": "transition",
+            "label": f"{record['target']} {record['to']}",
+            "step": "detect" if record["to"] == "down" else "act",
+        }
+        for record in records
+        if record.get("k") == "transition" and record.get("from") is not None
+    ]
+
+
+def log_timeline(text: str, host: str, source: str) -> list[dict[str, Any]]:
+    """Milestones out of a journal printed with ``--output=short-iso-precise``."""
+    lines = []
+    for raw in text.splitlines():
+        match = LOG_LINE.match(raw)
+        if not match:
+            continue
+        for pattern, label, step, split in MILESTONES:
+            found = pattern.search(match["text"])
+            if not found:
+                continue
+            zone = match["zone"] if ":" in match["zone"] else f"{match['zone'][:3]}:{match['zone'][3:]}"
+            detail = f" {found[1]}" if found.groups() else ""
+            lines.append(
+                {
+                    "ts": _utc(match["ts"] + zone),
+                    "mono_ns": None,
+                    "host": host,
+                    "source": source,
+                    "event": "log",
+                    "label": f"{host if source != 'haproxy' else ''} {label}{detail}".strip(),
+                    "step": step,
+                    "actor": "automated",
+                    "split": split,
+                }
+            )
+            break
+    return lines
+
+
+def _utc(text: str) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def full_redundancy_ns(records: Iterable[Mapping[str, Any]], hosts: list[str], start_ns: int) -> int | None:
+    """When, after ``start_ns``, one primary and streaming replicas on all other hosts came back to stay.
+
+    None when that was never seen, or when it never went away and so was not measured.
+    """
+    states: dict[str, str] = {}
+    whole_since: int | None = None
+    broken = False
+    for record in records:
+        if record.get("k") != "transition":
+            continue
+        states[str(record["target"])] = str(record["to"])
+        moment = int(record["confirmed_ns"])
+        primaries = [host for host in hosts if states.get(f"{host}:primary") == "up"]
+        replicas = [host for host in hosts if states.get(f"{host}:replica") == "up"]
+        whole = len(primaries) == 1 and {*primaries, *replicas} == set(hosts)
+        if moment < start_ns:
+            continue
+        if not whole:
+            broken, whole_since = True, None
+        elif whole_since is None:
+            whole_since = moment
+    return whole_since if broken else None

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Close a drill's run directory: evidence inputs from what was collected, judgement, report, index.
+
+``python -m diting.drill.seal --run-dir DIR --evidence DIR`` prints one JSON line and exits with the
+verdict's code; 65 when the directory cannot be understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..core.verdict import Verdict
+from ..ledger.fields import ConfigError
+from ..ledger.rundir import judge_run
+from ..ledger.seen import effect
+from ..report import index
+from ..report.build import build
+from ..report.inputs import EvidenceInputError, write_durably
+from . import facts
+from .converged import tree_hash
+
+EXIT_DATA = 65
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty when the file is not there."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The readable lines of a JSON lines file; a torn last line is left out."""
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    lines = []
+    for text in texts:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Durably, with sorted keys."""
+    write_durably(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_json_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """One object a line."""
+    path.parent.mkdir(exist_ok=True)
+    write_durably(path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+
+
+def utc_now() -> str:
+    """Now, as every record writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def git(root: Path, *words: str) -> str | None:
+    """One line of git's answer, None outside a checkout."""
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def tool_section(root: Path, version: str, plan_sha256: str | None) -> dict[str, Any]:
+    """What ran: version, commit, and the hashes of plan and tree."""
+    status = git(root, "status", "--porcelain")
+    return {
+        "version": version,
+        "git_sha": git(root, "rev-parse", "HEAD"),
+        "git_dirty": None if status is None else bool(status),
+        "plan_sha256": plan_sha256,
+        "tree_sha256": tree_hash(root, {}),
+    }
+
+
+def marks_of(ledger: Path) -> dict[str, dict[str, Any]]:
+    """The last mark of each label, as an instant of the prober's clock."""
+    return {
+        str(mark["label"]): {"mono_ns": int(mark["mono_ns"]), "ts": str(mark["utc"])}
+        for mark in read_lines(ledger / "marks.jsonl")
+        if mark.get("k") == "mark"
+    }
+
+
+def write_inputs(run_dir: Path, root: Path, version: str) -> None:
+    """Everything the report reads besides ``drill.json``'s first pages and the ledger's files."""
+    collected = read_json(run_dir / "collected.json")
+    drill = read_json(run_dir / "drill.json")
+    about = collected.get("about") or {}
+    ledger = run_dir / "ledger"
+    marks = marks_of(ledger)
+    watch = read_lines(ledger / "watch.jsonl")
+    now = utc_now()
+    for name in ("before", "after"):
+        if seen := collected.get(name):
+            write_json(run_dir / f"cluster_{name}.json", facts.cluster(seen, now))
+    if "scan" in collected:
+        left = facts.residue(
+            collected["scan"], collected.get("reverted") or [], collected.get("after") or {}, now
+        )
+        write_json(run_dir / "residue.json", left)
+    host = str(about.get("prober_host", "prober"))
+    write_json_lines(run_dir / "timeline.jsonl", facts.watch_timeline(watch, host))
+    for log in sorted((run_dir / "logs").glob("*.service.log")):
+        name, unit = log.name.split(".")[:2]
+        lines = facts.log_timeline(log.read_text(encoding="utf-8", errors="replace"), name, unit)
+        write_json_lines(run_dir / "timeline" / f"{name}.{unit}.jsonl", lines)
+    drill.update(_sections(collected, about, marks, watch, drill))
+    drill["tool"] = tool_section(root, version, about.get("plan_sha256"))
+    drill["ended_at"] = now
+    write_json(run_dir / "drill.json", drill)
+    if marks and about:
+        write_json(ledger / "judge-input.json", _judge_input(about))
+
+
+def _sections(
+    collected: dict[str, Any],
+    about: dict[str, Any],
+    marks: dict[str, dict[str, Any]],
+    watch: list[dict[str, Any]],
+    drill: dict[str, Any],
+) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    for name in ("preset", "authorisation", "scope", "hypothesis", "targets", "safety", "not_tested", "components"):
+        if about.get(name) is not None:
+            sections[name] = about[name]
+    if "clocks_before" in collected:
+        sections["clocks"] = facts.clocks(
+            collected["clocks_before"],
+            collected.get("clocks_after") or {},
+            str(about.get("prober_host", "prober")),
+            float(about.get("clock_budget_seconds", 0.05)),
+        )
+    states = {}
+    for name in ("before", "after"):
+        if collected.get(name):
+            states[name] = facts.steady(collected[name], str(drill.get("started_at")) if name == "before" else utc_now())
+    if states:
+        sections["steady_state"] = states
+    if {"control_start", "control_end"} <= set(marks):
+        start, end = marks["control_start"], marks["control_end"]
+        seconds = (end["mono_ns"] - start["mono_ns"]) / 1e9
+        sections["control"] = {"seconds": round(seconds, 3), "start": start, "end": end}
+    if "inject_sent" in marks and drill.get("injection"):
+        sent = marks["inject_sent"]
+        last = effect(watch, about.get("effect_targets") or [], about.get("effect_states") or [], sent["mono_ns"])
+        confirmed = None if last is None else {"mono_ns": int(last["confirmed_ns"]), "ts": str(last["utc"])}
+        injection = {**drill["injection"], "sent": sent, "confirmed": confirmed, "confirmed_by": None}
+        if confirmed:
+            injection["confirmed_by"] = f"watcher on {about.get('prober_host')}: {', '.join(about['effect_targets'])}"
+        if drill["fault"] == "host_off":
+            injection["fin_rst_seen"] = collected.get("fin_rst_seen")
+        sections["injection"] = injection
+        whole = facts.full_redundancy_ns(watch, list(about.get("database_hosts") or []), sent["mono_ns"])
+        seconds_whole = None if whole is None else round((whole - sent["mono_ns"]) / 1e9, 3)
+        sections["figures"] = {"full_redundancy_seconds": seconds_whole}
+        sections["figure_resolutions"] = {"full_redundancy_seconds": 0.5}
+    return sections
+
+
+def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
+    targets = about.get("targets") or {}
+    limit = (targets.get("rto_client_seconds") or {}).get("limit")
+    data = {
+        "run_id": about["drill_id"],
+        "paths": about["paths"],
+        "failed_zone": about["failed_zone"],
+        "replicas": about["replicas"],
+        "stability_seconds": about["stability_seconds"],
+        "min_acked": about["min_acked"],
+        "effect": {"target": about["effect_targets"][0], "states": about["effect_states"]},
+    }
+    return {**data, "rto_target_seconds": limit} if limit is not None else data
+
+
+def seal(run_dir: Path, evidence: Path, root: Path, version: str) -> dict[str, Any]:
+    """Write the inputs, judge, build the report and the index; returns the report."""
+    write_inputs(run_dir, root, version)
+    ledger = run_dir / "ledger"
+    if (ledger / "judge-input.json").is_file():
+        try:
+            write_json(run_dir / "judge.json", judge_run(ledger))
+        except ConfigError as error:
+            drill = read_json(run_dir / "drill.json")
+            reason = {"verdict": "INVALID", "code": "ledger_unusable", "message": str(error)[:500]}
+            drill["reasons"] = [*(drill.get("reasons") or []), reason]
+            write_json(run_dir / "drill.json", drill)
+    report = build(run_dir)
+    index.write(evidence)
+    return report
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    from .. import __version__
+
+    parser = argparse.ArgumentParser(prog="python -m diting.drill.seal")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--evidence", type=Path, required=True)
+    args = parser.parse_args(argv)
+    try:
+        report = seal(args.run_dir, args.evidence, Path.cwd(), __version__)
+    except (EvidenceInputError, OSError, ValueError) as error:
+        print(f"{args.run_dir}: {error}", file=sys.stderr)
+        return EXIT_DATA
+    print(json.dumps({"verdict": report["verdict"], "report": str(args.run_dir / "report.html")}))
+    return Verdict(report["verdict"]).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
