@@ -191,8 +191,9 @@ def _judge_replication(
     for answer in seen:
         name, status = answer.name, answer.status
         if status.get("pending_restart"):
+            # Told, but no fault: restarts wait for their operator, and the member serves as before.
             text = f"{name} runs with parameters that need a restart"
-            findings.append((Health.DEGRADED, Reason("pending_restart", text, status.get("pending_restart_reason", True), False)))
+            findings.append((Health.HEALTHY, Reason("pending_restart", text, status.get("pending_restart_reason", True), False)))
         if answer.is_leader:
             continue
         if status.get("state") != "running":
