@@ -11,8 +11,10 @@ netavark from removing the bridge with its last container.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,6 +115,16 @@ def _ensure_rules(instance: Instance, rules: str) -> bool:
     return True
 
 
+def _refuse_foreign_subnet(instance: Instance, links: dict[str, dict[str, Any]]) -> None:
+    for name, link in links.items():
+        for address in link["addr_info"]:
+            if name != instance.bridge and ipaddress.ip_address(address["local"]) in instance.subnet:
+                raise NetworkError(
+                    f"{instance.subnet} is in use: {name} has {address['local']}. "
+                    "Choose another lab_subnet, or bring down the lab that has it"
+                )
+
+
 def ensure(instance: Instance) -> list[str]:
     """Bring the bridge, its address, the keeper and the rules to what they must be."""
     done: list[str] = []
@@ -136,6 +148,7 @@ def ensure(instance: Instance) -> list[str]:
         _run("ip", "link", "add", bridge, "type", "bridge")
         done.append(f"created bridge {bridge}")
         links = _links()
+    _refuse_foreign_subnet(instance, links)
     wanted = f"{instance.gateway}/{instance.subnet.prefixlen}"
     have = [f"{a['local']}/{a['prefixlen']}" for a in links[bridge]["addr_info"] if a["family"] == "inet"]
     for address in have:
@@ -159,9 +172,37 @@ def ensure(instance: Instance) -> list[str]:
     return done
 
 
+def netavark_leftovers(listing: str, subnet: str) -> tuple[list[list[str]], list[str]]:
+    """From ``iptables -S``: rules about ``subnet`` as deletions, and the chains made for it alone."""
+    deletions: list[list[str]] = []
+    chains: list[str] = []
+    for line in listing.splitlines():
+        words = shlex.split(line)
+        if words[:1] == ["-A"] and subnet in words:
+            own = re.fullmatch(r"NETAVARK-[0-9A-F]+", words[1])
+            if own is None:  # rules within a chain of its own go with the chain
+                deletions.append(["-D", *words[1:]])
+            target = words[words.index("-j") + 1] if "-j" in words else ""
+            chains += [name for name in (words[1], target) if re.fullmatch(r"NETAVARK-[0-9A-F]+", name)]
+    return deletions, list(dict.fromkeys(chains))
+
+
+def _remove_netavark_rules(subnet: str) -> list[str]:
+    """Netavark keeps its rules for as long as the bridge has a port, and ours always has the keeper."""
+    done: list[str] = []
+    for table in ("nat", "filter"):
+        command = ("iptables", "--wait", "--table", table)
+        deletions, chains = netavark_leftovers(_run(*command, "-S"), subnet)
+        for words in [*deletions, *(["-F", chain] for chain in chains), *(["-X", chain] for chain in chains)]:
+            _run(*command, *words)
+        if deletions or chains:
+            done.append(f"removed {len(deletions)} rules and {len(chains)} chains of {table}")
+    return done
+
+
 def remove(instance: Instance) -> list[str]:
     """Take bridge, keeper and rules away; what is already gone is no error."""
-    done: list[str] = []
+    done = _remove_netavark_rules(str(instance.subnet))
     links = _links()
     for link in (instance.bridge + "k", instance.bridge):
         if link in links:
