@@ -12,7 +12,8 @@ import pathlib
 import signal
 import subprocess
 import time
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from ansible_collections.diting.dr.plugins.module_utils.core.faults import Scan, check_fault_id
 
@@ -26,14 +27,14 @@ class FaultError(Exception):
 
 def utc_now() -> str:
     """Wall clock, a label only; every duration comes from a monotonic clock."""
-    return datetime.datetime.now(tz=datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def run_command(argv: list[str]) -> tuple[int, str, str]:
     """Run ``argv`` without a shell, in the C locale, for at most 60 seconds."""
     environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
     try:
-        done = subprocess.run(  # noqa: S603 - argument lists only, no shell
+        done = subprocess.run(
             argv, capture_output=True, text=True, timeout=60, check=False, env=environment
         )
     except (OSError, subprocess.TimeoutExpired) as problem:
