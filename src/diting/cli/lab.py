@@ -57,7 +57,9 @@ def add_parser(sub: Any) -> None:
         order.add_argument("--incident", metavar="ID")
         if name == "off":
             limit = order.add_mutually_exclusive_group(required=True)
-            limit.add_argument("--revert-after", type=_seconds, metavar="SECONDS", help="power it on again then")
+            limit.add_argument(
+                "--revert-after", type=_seconds, metavar="SECONDS", help="power it on again then"
+            )
             limit.add_argument("--for-good", action="store_true", help="nobody powers it on by itself")
         if name == "timer":
             order.add_argument("--after", type=_seconds, required=True, metavar="SECONDS")
@@ -114,7 +116,11 @@ def _status(args: argparse.Namespace, instance: lab.Instance) -> int:
 
     rows = view.look(instance)
     print(json.dumps(rows, indent=2) if args.json else view.table(rows))
-    return 0 if all(row["power"] == "on" and row["ssh"] == "ok" and not row["failed"] for row in rows) else EXIT_PROBLEM
+    return (
+        0
+        if all(row["power"] == "on" and row["ssh"] == "ok" and not row["failed"] for row in rows)
+        else EXIT_PROBLEM
+    )
 
 
 def _ssh(args: argparse.Namespace, instance: lab.Instance) -> int:
@@ -153,14 +159,20 @@ def _power_off(args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab.power_client import PowerClient
 
     client = PowerClient.for_instance(instance)
-    print(json.dumps(client.off(args.host, args.reason, args.incident, revert_after_seconds=args.revert_after)))
+    print(
+        json.dumps(client.off(args.host, args.reason, args.incident, revert_after_seconds=args.revert_after))
+    )
     return 0
 
 
 def _power_timer(args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab.power_client import PowerClient
 
-    print(json.dumps(PowerClient.for_instance(instance).add_timer(args.host, args.after, args.reason, args.incident)))
+    print(
+        json.dumps(
+            PowerClient.for_instance(instance).add_timer(args.host, args.after, args.reason, args.incident)
+        )
+    )
     return 0
 
 

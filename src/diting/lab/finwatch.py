@@ -78,7 +78,9 @@ def open_socket(interface: str, address: ipaddress.IPv4Address) -> socket.socket
         program = b"".join(struct.pack("HBBI", *step) for step in bpf_program(address))
         buffer = ctypes.create_string_buffer(program)
         watch.setsockopt(
-            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+            socket.SOL_SOCKET,
+            SO_ATTACH_FILTER,
+            struct.pack("HP", len(program) // 8, ctypes.addressof(buffer)),
         )
         watch.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         # A bridge hands up what it forwards between its ports only while it is promiscuous.
@@ -132,7 +134,10 @@ def watch(interface: str, address: ipaddress.IPv4Address, seconds: float, output
         _, dropped = struct.unpack("II", packets.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         # The bridge's own count shows that the watch had traffic to look at.
         passed = _bridge_packets(interface) - before
-        _line(output, {"event": "ended", "why": reason, "seen": seen, "dropped": dropped, "bridge_packets": passed})
+        _line(
+            output,
+            {"event": "ended", "why": reason, "seen": seen, "dropped": dropped, "bridge_packets": passed},
+        )
     return seen
 
 

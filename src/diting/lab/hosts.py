@@ -9,10 +9,12 @@ import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from diting.lab.instance import Instance
 from diting.lab.podman import Podman, PodmanError, Power, power_state
+
+if TYPE_CHECKING:
+    from diting.lab.instance import Instance
 
 SWITCH_DEADLINE_SECONDS = 30.0
 SIOCSIFFLAGS = 0x8914  # linux/sockios.h
@@ -38,8 +40,8 @@ class Hosts(Protocol):
 def link_of(pid: int) -> str | None:
     """The machine's end of a container's veth pair, by the init process; None when it has none."""
     try:
-        done = subprocess.run(  # noqa: S603
-            ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "dev", "eth0"],  # noqa: S607
+        done = subprocess.run(
+            ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "dev", "eth0"],
             capture_output=True,
             text=True,
             timeout=5,
@@ -128,7 +130,9 @@ class PodmanHosts:
             if state is Power.OFF:
                 return True
             if time.monotonic() >= deadline:
-                raise PodmanError(f"not off within {SWITCH_DEADLINE_SECONDS:g} s: {why or problem or state.value}")
+                raise PodmanError(
+                    f"not off within {SWITCH_DEADLINE_SECONDS:g} s: {why or problem or state.value}"
+                )
             time.sleep(0.05)
 
     def _link_up(self, name: str) -> bool:

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from diting.lab import site_settings
-from diting.lab.site_settings import CA_BUNDLE, SUITE, SiteSettings
+from diting.lab.site_settings import SUITE, SiteSettings
 
 RECIPE_VERSION = 2
 PACKAGES_FILE = Path(__file__).with_name("base_packages.txt")
@@ -93,7 +93,16 @@ def packages() -> list[str]:
 
 def recipe_digest() -> str:
     """SHA-256 of all that defines the image apart from this machine's settings."""
-    parts = (str(RECIPE_VERSION), SUITE, *packages(), "--", *MASKED_UNITS, SSHD_CONFIG, DPKG_CONFIG, APT_CONFIG)
+    parts = (
+        str(RECIPE_VERSION),
+        SUITE,
+        *packages(),
+        "--",
+        *MASKED_UNITS,
+        SSHD_CONFIG,
+        DPKG_CONFIG,
+        APT_CONFIG,
+    )
     parts += (CHRONY_UNIT, JOURNALD_CONFIG)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -137,7 +146,7 @@ def customise(root: Path, settings: SiteSettings) -> None:
     for digest, pem in extra.items():
         _write(root / f"usr/local/share/ca-certificates/controller-{digest[:12]}.crt", pem)
     if extra:
-        subprocess.run(["chroot", str(root), "update-ca-certificates"], check=True, stdout=sys.stderr)  # noqa: S603, S607
+        subprocess.run(["chroot", str(root), "update-ca-certificates"], check=True, stdout=sys.stderr)
 
 
 def build(target: Path, settings: SiteSettings) -> None:
@@ -168,10 +177,11 @@ def build(target: Path, settings: SiteSettings) -> None:
             str(work / "debian.sources"),
         ]
         if settings.apt_auth:
-            command.insert(1, f"--setup-hook=install -Dm600 /etc/apt/auth.conf.d/*.conf -t \"$1/etc/apt/auth.conf.d\"")
+            auth = 'install -Dm600 -t "$1/etc/apt/auth.conf.d" /etc/apt/auth.conf.d/*.conf'
+            command.insert(1, f"--setup-hook={auth}")
         source = str(Path(__file__).resolve().parents[2])
         env = {**os.environ, "PYTHONPATH": source, "LC_ALL": "C.UTF-8", "TMPDIR": str(target.parent)}
-        subprocess.run(command, check=True, env=env, stdout=sys.stderr)  # noqa: S603
+        subprocess.run(command, check=True, env=env, stdout=sys.stderr)
         partial.chmod(0o600)  # it may hold the credentials of a mirror
         partial.replace(target)
 
@@ -194,7 +204,9 @@ def ensure(cache: Path) -> dict[str, object]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of this module; the hook form is for mmdebstrap alone."""
-    parser = argparse.ArgumentParser(prog="python -m diting.lab.image", description="Build the lab's base image.")
+    parser = argparse.ArgumentParser(
+        prog="python -m diting.lab.image", description="Build the lab's base image."
+    )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--cache", type=Path, help="directory that keeps built images")
     group.add_argument("--customise", type=Path, metavar="ROOT", help="finish an unpacked root (build hook)")
@@ -202,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.customise:
         customise(args.customise, site_settings.collect())
         return 0
-    print(json.dumps(ensure(args.cache)))
+    sys.stdout.write(json.dumps(ensure(args.cache)) + "\n")
     return 0
 
 

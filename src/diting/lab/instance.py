@@ -6,10 +6,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_ROOT = Path("/var/lib/diting-lab")
 DEFAULT_NAME = "diting"
@@ -44,7 +46,9 @@ class Instance:
     def container(self, host: str) -> str:
         """Name of the container that plays ``host``; unknown hosts raise ``InstanceError``."""
         if host not in self.hosts:
-            raise InstanceError(f"host {host!r} is not in the lab {self.name!r}: it has {', '.join(self.hosts)}")
+            raise InstanceError(
+                f"host {host!r} is not in the lab {self.name!r}: it has {', '.join(self.hosts)}"
+            )
         return f"{self.name}-{host}"
 
     @property
@@ -102,7 +106,7 @@ def parse(data: Any, home: Path) -> Instance:
     if len(bridge) > MAX_BRIDGE_NAME:
         problems.append(f"/bridge: want at most {MAX_BRIDGE_NAME} characters, found {bridge!r}")
     subnet = ipaddress.IPv4Network("0.0.0.0/32")
-    gateway = ipaddress.IPv4Address("0.0.0.0")
+    gateway = ipaddress.IPv4Address(0)
     hosts: dict[str, ipaddress.IPv4Address] = {}
     try:
         subnet = ipaddress.IPv4Network(text("subnet"))

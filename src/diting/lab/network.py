@@ -16,13 +16,17 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diting.lab import instance as lab
 from diting.lab import site_settings
-from diting.lab.instance import Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from diting.lab.instance import Instance
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
@@ -32,7 +36,7 @@ class NetworkError(Exception):
 
 
 def _run(*command: str, stdin: str | None = None) -> str:
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=30)
     if done.returncode != 0:
         raise NetworkError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
     return done.stdout
@@ -138,7 +142,9 @@ def ensure(instance: Instance) -> list[str]:
         done.append("enabled net.ipv4.ip_forward")
     # The rules come first: no packet of the lab passes before they hold.
     settings = site_settings.collect()
-    if _ensure_rules(instance, ruleset(instance, site_settings.resolvers(), site_settings.egress_tcp_ports(settings))):
+    if _ensure_rules(
+        instance, ruleset(instance, site_settings.resolvers(), site_settings.egress_tcp_ports(settings))
+    ):
         done.append(f"loaded nft table {table_name(instance.name)}")
     bridge, keeper, plug = instance.bridge, instance.bridge + "k", instance.bridge + "p"
     links = _links()
@@ -227,7 +233,9 @@ def remove(instance: Instance) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m diting.lab.network", description="The lab's bridge and rules.")
+    parser = argparse.ArgumentParser(
+        prog="python -m diting.lab.network", description="The lab's bridge and rules."
+    )
     parser.add_argument("action", choices=("ensure", "remove"))
     parser.add_argument("--lab-home", type=Path, required=True)
     args = parser.parse_args(argv)
@@ -236,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         done = ensure(found) if args.action == "ensure" else remove(found)
     except (lab.InstanceError, NetworkError) as error:
         parser.exit(1, f"{error}\n")
-    print(json.dumps({"changed": bool(done), "done": done}))
+    sys.stdout.write(json.dumps({"changed": bool(done), "done": done}) + "\n")
     return 0
 
 

@@ -9,9 +9,10 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diting.lab.instance import Instance
+if TYPE_CHECKING:
+    from diting.lab.instance import Instance
 
 LOOK_TIMEOUT_SECONDS = 10.0
 ORDER_TIMEOUT_SECONDS = 60.0
@@ -55,7 +56,7 @@ class Podman:
         """Run ``podman`` and return its output; any failure raises ``PodmanError``."""
         command = [self._executable, *args]
         try:
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(
                 command, env=self._env, capture_output=True, text=True, timeout=timeout, check=False
             )
         except subprocess.TimeoutExpired:
@@ -119,5 +120,8 @@ def power_state(podman: Podman, instance: Instance, host: str) -> tuple[Power, s
         return Power.UNKNOWN, str(error)
     state = judge_power(container.status, container.pid, processes)
     if state is Power.UNKNOWN:
-        return state, f"podman says {container.status} with init {container.pid}, the kernel shows {processes[:5]}"
+        return (
+            state,
+            f"podman says {container.status} with init {container.pid}, the kernel shows {processes[:5]}",
+        )
     return state, ""

@@ -16,13 +16,16 @@ import socket
 import ssl
 import threading
 import time
-from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from diting.lab import hosts as backend
-from diting.lab.instance import Instance
 from diting.lab.podman import PodmanError
 from diting.lab.records import Timer, TimerStore, append_journal, utc_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diting.lab import hosts as backend
+    from diting.lab.instance import Instance
 
 MAX_BODY_BYTES = 16384
 MAX_TIMER_SECONDS = 7 * 24 * 3600.0
@@ -77,7 +80,9 @@ class PowerControl:
         self._switch(host, "on", reason, incident_id)
         return self.describe(host)
 
-    def switch_off(self, host: str, reason: str, incident_id: str | None, revert: float | None) -> dict[str, Any]:
+    def switch_off(
+        self, host: str, reason: str, incident_id: str | None, revert: float | None
+    ) -> dict[str, Any]:
         """Cut a host's power at once. The timer that brings it back is on disk before the cut."""
         self._known(host)
         timer = None if revert is None else self.add_timer(host, "on", revert, reason, incident_id)
@@ -98,7 +103,9 @@ class PowerControl:
                 raise RequestError(503, f"{host}: power {action} failed: {error}") from error
         self.journal(f"power_{action}_done", host=host, changed=changed, incident_id=incident_id)
 
-    def add_timer(self, host: str, action: str, after: float, reason: str, incident_id: str | None) -> dict[str, Any]:
+    def add_timer(
+        self, host: str, action: str, after: float, reason: str, incident_id: str | None
+    ) -> dict[str, Any]:
         """Promise to power a host on after ``after`` seconds; ``on`` is the only action promised."""
         self._known(host)
         if action != "on":
@@ -176,7 +183,9 @@ def _seconds(body: dict[str, Any], key: str, *, null: bool = False) -> float | N
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value <= MAX_TIMER_SECONDS:
         also = ", or null for no limit" if null else ""
-        raise RequestError(400, f"{key}: want seconds above 0 and at most {MAX_TIMER_SECONDS:g}{also}, found {value!r}")
+        raise RequestError(
+            400, f"{key}: want seconds above 0 and at most {MAX_TIMER_SECONDS:g}{also}, found {value!r}"
+        )
     return float(value)
 
 
@@ -192,7 +201,9 @@ def route(control: PowerControl, method: str, path: str, body: dict[str, Any]) -
             return 200, control.describe(host)
         case ("POST", "v1", "hosts", host, "on"):
             _fields(body, "reason", "incident_id")
-            return 200, control.switch_on(host, _text(body, "reason") or "", _text(body, "incident_id", null=True))
+            return 200, control.switch_on(
+                host, _text(body, "reason") or "", _text(body, "incident_id", null=True)
+            )
         case ("POST", "v1", "hosts", host, "off"):
             _fields(body, "reason", "incident_id", "revert_after_seconds")
             revert = _seconds(body, "revert_after_seconds", null=True)
@@ -222,10 +233,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         try:
-            given = self.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-                self.close_connection = True  # its body is unread
-                raise RequestError(401, "want the header Authorization: Bearer <token>")
+            self._authenticate()
             status, answer = route(self.control, self.command, self.path, self._body())
         except RequestError as error:
             status, answer = error.status, {"error": str(error)}
@@ -242,6 +250,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - names that http.server calls
+
+    def _authenticate(self) -> None:
+        given = self.headers.get("Authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+            self.close_connection = True  # its body is unread
+            raise RequestError(401, "want the header Authorization: Bearer <token>")
 
     def _body(self) -> dict[str, Any]:
         try:

@@ -7,10 +7,12 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diting.lab.instance import Instance
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diting.lab.instance import Instance
 
 
 class PowerClientError(Exception):

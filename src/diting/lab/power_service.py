@@ -17,13 +17,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diting.lab import instance as lab
 from diting.lab.hosts import PodmanHosts
-from diting.lab.instance import Instance
 from diting.lab.podman import Podman
 from diting.lab.power import serve
 from diting.lab.power_client import PowerClient, PowerClientError
+
+if TYPE_CHECKING:
+    from diting.lab.instance import Instance
 
 START_DEADLINE_SECONDS = 15.0
 STOP_DEADLINE_SECONDS = 40.0  # an order under way may take 30 s
@@ -103,7 +106,7 @@ def ensure(instance: Instance) -> bool:
     log = instance.power_dir / "daemon.log"
     source = str(Path(__file__).resolve().parents[2])
     with log.open("a") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-m", "diting.lab.power_service", "serve", "--lab-home", str(instance.home)],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -123,7 +126,9 @@ def ensure(instance: Instance) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m diting.lab.power_service", description="Power control's process.")
+    parser = argparse.ArgumentParser(
+        prog="python -m diting.lab.power_service", description="Power control's process."
+    )
     parser.add_argument("action", choices=("ensure", "stop", "serve"))
     parser.add_argument("--lab-home", type=Path, required=True)
     args = parser.parse_args(argv)
@@ -136,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
         serve(instance, PodmanHosts(instance, Podman(instance.podman_home)), fingerprint(instance))
         return 0
     changed = ensure(instance) if args.action == "ensure" else stop(instance)
-    print(json.dumps({"changed": changed, "pid": holder(instance)}))
+    sys.stdout.write(json.dumps({"changed": changed, "pid": holder(instance)}) + "\n")
     return 0
 
 

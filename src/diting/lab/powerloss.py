@@ -12,13 +12,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diting.lab.hosts import link_is_up, link_of, set_link
-from diting.lab.instance import Instance
 from diting.lab.podman import Podman, PodmanError, Power, judge_power, processes_of
 from diting.lab.power_client import PowerClient, PowerClientError
 from diting.lab.records import append_journal, utc_text
+
+if TYPE_CHECKING:
+    from diting.lab.instance import Instance
 
 DEATH_DEADLINE_SECONDS = 5.0
 
@@ -105,7 +107,9 @@ def _cut(instance: Instance, host: str, link: str, init: int, identity: str) -> 
     deadline = time.monotonic() + DEATH_DEADLINE_SECONDS
     while left := processes_of(identity):
         if time.monotonic() >= deadline:
-            raise PowerLossError(f"{host} did not die within {DEATH_DEADLINE_SECONDS:g} s: processes {left[:10]}")
+            raise PowerLossError(
+                f"{host} did not die within {DEATH_DEADLINE_SECONDS:g} s: processes {left[:10]}"
+            )
         time.sleep(0.002)
     steps.append(stamp("no_process_left"))
     if link_is_up(link):

@@ -9,11 +9,13 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 def utc_text(unix_seconds: float) -> str:
@@ -30,7 +32,9 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def append_journal(path: Path, event: str, fields: Mapping[str, Any], source: str = "power") -> dict[str, Any]:
+def append_journal(
+    path: Path, event: str, fields: Mapping[str, Any], source: str = "power"
+) -> dict[str, Any]:
     """Append one record, on disk before this returns. Several processes may write one journal."""
     record = {
         "ts": utc_text(time.time()),
@@ -100,7 +104,9 @@ class TimerStore:
         fsync_directory(self._path.parent)
         self._timers = timers
 
-    def add(self, host: str, action: str, after_seconds: float, reason: str, incident_id: str | None) -> Timer:
+    def add(
+        self, host: str, action: str, after_seconds: float, reason: str, incident_id: str | None
+    ) -> Timer:
         """Promise ``action`` for ``host`` in ``after_seconds``."""
         timer = Timer(secrets.token_hex(8), host, action, self._now() + after_seconds, reason, incident_id)
         with self._lock:

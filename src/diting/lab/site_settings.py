@@ -14,9 +14,12 @@ import io
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 SUITE = "bookworm"
 DEBIAN_SUITES = frozenset(SUITE + pocket for pocket in ("", "-updates", "-security", "-backports"))
@@ -165,14 +168,16 @@ def collect(environ: Mapping[str, str] | None = None, root: Path = Path("/")) ->
     etc = root / "etc"
     sources = sorted((etc / "apt/sources.list.d").glob("*.sources"))
     lists = [etc / "apt/sources.list", *sorted((etc / "apt/sources.list.d").glob("*.list"))]
-    dump = subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True).stdout  # noqa: S603, S607
+    dump = subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True).stdout
     wanted = re.compile(r"^Acquire::(?:http|https|Retries|Check-|ForceIPv4|ForceIPv6)\S* \"[^\"]+\";$")
     apt_conf = [line for line in dict.fromkeys(dump.splitlines()) if wanted.match(line)]
     pip_file = etc / "pip.conf"
     proxies = {n: env.get(n) or env.get(n.upper()) for n in PROXY_VARIABLES}
     auth = [p.read_text() for p in sorted((etc / "apt/auth.conf.d").glob("*.conf"))]
     return SiteSettings(
-        apt_sources=debian_sources((p.read_text() for p in sources), (p.read_text() for p in lists if p.exists())),
+        apt_sources=debian_sources(
+            (p.read_text() for p in sources), (p.read_text() for p in lists if p.exists())
+        ),
         apt_conf="\n".join(apt_conf) + "\n" if apt_conf else "",
         apt_auth="\n".join(auth),
         pip_conf=pip_conf(pip_file.read_text() if pip_file.exists() else "", env),

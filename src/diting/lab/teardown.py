@@ -12,18 +12,21 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diting.lab import instance as lab
 from diting.lab import network, power_service
-from diting.lab.instance import Instance
 from diting.lab.podman import Podman, PodmanError, processes_of
+
+if TYPE_CHECKING:
+    from diting.lab.instance import Instance
 
 GONE_DEADLINE_SECONDS = 10.0
 
@@ -38,7 +41,8 @@ def own_containers(instance: Instance, listed: list[dict[str, Any]]) -> list[str
     return [
         item["Id"]
         for item in listed
-        if (item.get("Labels") or {}).get("diting.lab") == instance.name or names & set(item.get("Names") or [])
+        if (item.get("Labels") or {}).get("diting.lab") == instance.name
+        or names & set(item.get("Names") or [])
     ]
 
 
@@ -52,19 +56,19 @@ def _mounts_under(path: Path) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
+def ssh_clients(sockets: str) -> list[int]:
+    """Processes named ssh in the output of ``ss -p``: shared connections outlive the playbooks."""
+    return sorted({int(pid) for pid in re.findall(r'\("ssh",pid=(\d+),', sockets)})
+
+
 def _ssh_connections(instance: Instance) -> list[int]:
-    """Shared SSH connections that were opened with this lab's pinned keys."""
-    mark = str(instance.home / "ssh" / "known_hosts")
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_text()
-                if command.startswith("ssh:") and mark in command:
-                    found.append(int(entry.name))
-                elif Path(command.split("\0", 1)[0]).name == "ssh" and mark in command:
-                    found.append(int(entry.name))
-    return found
+    listing = subprocess.run(
+        ["ss", "--no-header", "--tcp", "--numeric", "--processes", "dst", str(instance.subnet)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ssh_clients(listing.stdout)
 
 
 def _remove_tree(path: Path, done: list[str]) -> None:
@@ -117,7 +121,9 @@ def teardown(instance: Instance, run_dir: Path) -> list[str]:
     if not listed and not others:
         # The last lab takes podman's storage with it; the base image stays in the cache, as a tar.
         if (instance.podman_home / "storage.conf").exists():
-            with contextlib.suppress(PodmanError):  # a broken store cannot list its images; it goes in any case
+            with contextlib.suppress(
+                PodmanError
+            ):  # a broken store cannot list its images; it goes in any case
                 podman.run("image", "rm", "--all", "--force")
         _remove_tree(run_dir, done)
         _remove_tree(instance.podman_home, done)
@@ -132,9 +138,16 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         done = teardown(lab.parse(json.load(sys.stdin), args.lab_home), args.run_dir)
-    except (lab.InstanceError, network.NetworkError, PodmanError, TeardownError, OSError, ValueError) as error:
+    except (
+        lab.InstanceError,
+        network.NetworkError,
+        PodmanError,
+        TeardownError,
+        OSError,
+        ValueError,
+    ) as error:
         parser.exit(1, f"the lab is not gone: {error}\n")
-    print(json.dumps({"changed": bool(done), "done": done}))
+    sys.stdout.write(json.dumps({"changed": bool(done), "done": done}) + "\n")
     return 0
 
 

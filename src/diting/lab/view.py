@@ -35,7 +35,16 @@ def ssh_command(instance: Instance, host: str, *command: str) -> list[str]:
         *("-i", str(instance.home / "ssh" / "id_ed25519")),
         *("-o", f"UserKnownHostsFile={instance.home / 'ssh' / 'known_hosts'}"),
         *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes"),
-        *("-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR"),
+        *(
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=5",
+            "-o",
+            "LogLevel=ERROR",
+        ),
         f"root@{instance.hosts[host]}",
         *(("--", *command) if command else ()),
     ]
@@ -60,9 +69,15 @@ def _services(instance: Instance, host: str) -> tuple[str, list[str], list[str]]
     if done.returncode != 0:
         return (done.stderr.strip().splitlines() or ["failed"])[-1].rpartition(": ")[2], [], []
     ours, _, failed = done.stdout.partition("---")
-    active = [words[0] for line in ours.splitlines() if len(words := line.split()) > 3 and words[2] == "active"]
+    active = [
+        words[0] for line in ours.splitlines() if len(words := line.split()) > 3 and words[2] == "active"
+    ]
     broken = [line.split()[0] for line in failed.splitlines() if line.strip()]
-    return "ok", [unit.removesuffix(".service") for unit in active], [u.removesuffix(".service") for u in broken]
+    return (
+        "ok",
+        [unit.removesuffix(".service") for unit in active],
+        [u.removesuffix(".service") for u in broken],
+    )
 
 
 def look(instance: Instance) -> list[dict[str, Any]]:
@@ -91,7 +106,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [("HOST", "ADDRESS", "POWER", "SSH", "SERVICES")]
     for row in rows:
         services = [*row["services"], *(f"!{unit} failed" for unit in row["failed"])]
-        lines.append((row["host"], row["address"], row["power"], row["ssh"], ", ".join(services) or row["why"] or "-"))
+        lines.append(
+            (row["host"], row["address"], row["power"], row["ssh"], ", ".join(services) or row["why"] or "-")
+        )
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]).rstrip()
