@@ -147,7 +147,7 @@ def test_systemd_is_told(server, programs, tmp_path):
 def test_the_password_is_in_no_argument_and_no_file_of_the_run(server, programs):
     process = programs.probe()
     wait_until("rows arrive", lambda: programs.acked() > 3)
-    assert b"probe" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    assert b"probe-secret" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
     programs.finish(process)
     text = (programs.directory / "ledger-dsn.jsonl").read_text(encoding="utf-8")
-    assert "password" not in text
+    assert "probe-secret" not in text

@@ -76,7 +76,7 @@ class Server:
         server.configure(CONFIG)
         server.start()
         with server.admin("postgres") as conn:
-            conn.execute("CREATE ROLE diting_prober LOGIN PASSWORD 'probe'")
+            conn.execute("CREATE ROLE diting_prober LOGIN PASSWORD 'probe-secret'")
             conn.execute("CREATE DATABASE diting")
         with server.admin() as conn:
             conn.execute("CREATE SCHEMA diting_ledger AUTHORIZATION diting_prober")
@@ -222,7 +222,7 @@ class Programs:
         self.run_id = "test-run"
         self.started: list[subprocess.Popen[str]] = []
         self.passfile = directory / "pgpass"
-        self.passfile.write_text("*:*:*:diting_prober:probe\n", encoding="ascii")
+        self.passfile.write_text("*:*:*:diting_prober:probe-secret\n", encoding="ascii")
         self.passfile.chmod(0o600)
 
     def connection(self, *ports: int) -> dict[str, Any]:

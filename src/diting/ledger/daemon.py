@@ -33,6 +33,31 @@ class Stop:
         return self.reason or "unknown"
 
 
+REALTIME_PRIORITY = 10
+NICENESS = -15
+
+
+def prioritise() -> str:
+    """Put this thread, and those it starts, ahead of what it measures; returns what was granted.
+
+    On a busy machine a prober of normal priority measures its own starvation: with eighteen runnable
+    processes on two cores its slots came 60 ms late, with a real-time class 3 ms. It needs a few
+    percent of a core, so it takes nothing from the database.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(REALTIME_PRIORITY))
+    except OSError:
+        # Denied to users, and in control groups without a real-time budget even to root.
+        pass
+    else:
+        return f"realtime {REALTIME_PRIORITY}"
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    except OSError:
+        return "normal"
+    return f"nice {NICENESS}"
+
+
 def notify(message: str) -> None:
     """Tell systemd (``READY=1``, ``STOPPING=1``) if it asked; silent otherwise."""
     address = os.environ.get("NOTIFY_SOCKET")

@@ -19,7 +19,7 @@ from psycopg import pq
 
 from .. import __version__
 from .clock import anchor, boot_id
-from .daemon import Stop, notify
+from .daemon import Stop, notify, prioritise
 from .pool import Pool
 from .session import OpResult, Outcome
 from .writer import LedgerWriter
@@ -59,6 +59,8 @@ class Prober:
     def __init__(self, config: ProberConfig) -> None:
         """Open the ledger file and prepare the pool; nothing is sent yet."""
         self._config = config
+        # Before the writer, whose thread inherits it.
+        self._scheduling = prioritise()
         self._loop = asyncio.get_running_loop()
         self._interval_ns = round(config.interval_seconds * NS)
         self._deadline_ns = round(config.op_deadline_seconds * NS)
@@ -333,6 +335,7 @@ class Prober:
             "connect_spacing_ns": round(config.connect_spacing_seconds * NS),
             "late_slot_ns": self._late_ns,
             "pool_max": config.pool_max,
+            "scheduling": self._scheduling,
             "endpoints": [str(endpoint) for endpoint in config.connection.endpoints],
             "versions": {"diting": __version__, "libpq": pq.version()},
         }
@@ -347,6 +350,7 @@ class Prober:
             "slots": self._reserved,
             **self._counts,
             "max_dispatch_delay_ns": self._max_delay_ns,
+            "max_sync_ns": self._writer.max_sync_ns,
             "sessions_opened": self._pool.opened,
             "clock_step_ns": step,
         }

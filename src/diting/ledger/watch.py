@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import OperationalError
 
 from .clock import anchor, boot_id
-from .daemon import Stop, notify
+from .daemon import Stop, notify, prioritise
 from .session import ConnectError, connect, query
 from .writer import encode
 
@@ -47,8 +47,10 @@ class Watcher:
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Watch until a signal or the own deadline; ``on_ready``: each target was looked at once."""
+        scheduling = prioritise()
         stop = Stop(self._config.max_duration_seconds)
-        self._write({"k": "watch_start", "run_id": self._config.run_id, "boot_id": boot_id()})
+        start = {"run_id": self._config.run_id, "boot_id": boot_id(), "scheduling": scheduling}
+        self._write({"k": "watch_start", **start})
         tasks = [asyncio.create_task(self._watch(target)) for target in self._config.targets]
         tasks.append(asyncio.create_task(self._heartbeat()))
         try:

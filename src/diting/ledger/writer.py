@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class LedgerWriter:
         self._lines: list[bytes] = []
         self._callbacks: list[Callable[[], None]] = []
         self._closing = False
+        self.max_sync_ns = 0
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -76,7 +78,9 @@ class LedgerWriter:
                     closing = self._closing
                 if lines:
                     _write_all(self._fd, b"".join(lines))
+                    before = time.monotonic_ns()
                     os.fdatasync(self._fd)
+                    self.max_sync_ns = max(self.max_sync_ns, time.monotonic_ns() - before)
                 for callback in callbacks:
                     callback()
                 if closing:
