@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811, PTH123, PTH208, S608 - fixtures are imported by name; /proc is read as what it is
 """archive_command: it archives, and a dead store never holds up a server that wants to stop."""
 
 from __future__ import annotations
@@ -80,9 +81,7 @@ def test_fast_stop_with_dead_store_and_catch_up(
     wait_until("archiving catches up", lambda: {f"{name}.lz4" for name in missed} <= set(store.objects()))
 
 
-def test_stop_without_the_wrapper_is_held_up(
-    cluster: Cluster, store: S3Server, host: Host
-) -> None:
+def test_stop_without_the_wrapper_is_held_up(cluster: Cluster, store: S3Server, host: Host) -> None:
     """The trouble the wrapper exists for is real; if this fails the test above proves nothing."""
     cluster.configure(archive_command=f"{host.walg} --config {host.walg_config} wal-push %p")
     cluster.start()
@@ -112,9 +111,7 @@ def test_catches_up_without_a_restart(archiving: Cluster, store: S3Server, host:
 def test_running_server_gets_a_code_that_keeps_the_archiver(
     archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:
-    host.write(
-        store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{black_hole.port}"), archive_deadline_seconds=1
-    )
+    host.write(store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{black_hole.port}"), archive_deadline_seconds=1)
     segment = archiving.fill_segment()
     begun = time.monotonic()
     done = host.run(
@@ -151,7 +148,10 @@ def test_killed_server_can_start_again_at_once(
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL])
 def test_wal_g_dies_with_the_wrapper(
     signum: signal.Signals,
-    archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole,
+    archiving: Cluster,
+    store: S3Server,
+    host: Host,
+    black_hole: BlackHole,
 ) -> None:
     make_dead("black hole", store, host, black_hole)
     archiving.fill_segment()

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811, PTH123, PTH208, S608 - fixtures are imported by name; /proc is read as what it is
 """diting-wal: "could not look" is never "no backup", and a backup counts when the store shows it."""
 
 from __future__ import annotations
@@ -82,14 +83,20 @@ def test_first_backup_is_taken_once(
     assert (code, said["changed"]) == (0, True)
 
 
-def test_the_database_of_the_compat_functions_is_the_only_one_touched(
-    archiving: Cluster, base: Path
-) -> None:
+def test_the_database_of_the_compat_functions_is_the_only_one_touched(archiving: Cluster, base: Path) -> None:
     install_compat(archiving, base)
-    assert archiving.sql("select string_agg(nspname, ',') from pg_namespace where nspname ~ 'walg'") == "walg_compat"
+    assert (
+        archiving.sql("select string_agg(nspname, ',') from pg_namespace where nspname ~ 'walg'")
+        == "walg_compat"
+    )
     assert archiving.sql("select count(*) from pg_db_role_setting where setdatabase = 0") == "0"
-    assert archiving.sql("select has_function_privilege('public', p.oid, 'execute') from pg_proc p "
-                         "where pronamespace = 'walg_compat'::regnamespace group by 1") == "f"
+    assert (
+        archiving.sql(
+            "select has_function_privilege('public', p.oid, 'execute') from pg_proc p "
+            "where pronamespace = 'walg_compat'::regnamespace group by 1"
+        )
+        == "f"
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,9 @@ def test_root_works_as_the_owner_of_the_settings(
     host.write(settings)
     done = subprocess.run(
         [BIN / "diting-wal", "--config", host.wrapper_config, "--user", "nobody", "status"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert "cannot be read" in json.loads(done.stdout)["reasons"][0]["message"]

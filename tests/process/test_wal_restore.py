@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811, PTH123, PTH208, S608 - fixtures are imported by name; /proc is read as what it is
 """restore_command: recovery to a target never ends early, a standby never waits or falls over."""
 
 from __future__ import annotations
@@ -85,9 +86,9 @@ def asker(archive: list[str], archiving: Cluster, host: Host) -> Asker:
 def test_target_fetches_what_is_there(asker: Asker, archive: list[str], store: S3Server) -> None:
     code, said, _took = asker.ask(archive[0])
     assert (code, said) == (0, "")
-    assert asker.target.read_bytes()[8:16] == int(archive[0][8:16] + archive[0][18:24] + "000000", 16).to_bytes(
-        8, "little"
-    )
+    assert asker.target.read_bytes()[8:16] == int(
+        archive[0][8:16] + archive[0][18:24] + "000000", 16
+    ).to_bytes(8, "little")
 
 
 @pytest.mark.parametrize("name", ["0000000100000000000000AA", "00000002.history"])
@@ -110,9 +111,7 @@ def test_target_absent_is_one_only_by_the_store(name: str, asker: Asker, host: H
 def test_target_dead_store_is_never_the_end(
     asker: Asker, archive: list[str], host: Host, store: S3Server, black_hole: BlackHole
 ) -> None:
-    host.write(
-        store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{black_hole.port}"), restore_target_seconds=2
-    )
+    host.write(store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{black_hole.port}"), restore_target_seconds=2)
     code, _said, took = asker.ask("0000000100000000000000AA")
     assert code >= 126
     assert took < 4

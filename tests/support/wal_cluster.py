@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import pwd
@@ -282,10 +283,8 @@ class Cluster:
         if (self.data / "postmaster.pid").exists():
             pid = self.postmaster_pid()
             self.ctl("stop", "-m", "immediate", "-w", "-t", "10")
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 def own(path: Path) -> None:

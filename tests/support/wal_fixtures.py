@@ -43,9 +43,7 @@ def base() -> Iterator[Path]:
 @pytest.fixture
 def store(base: Path) -> Iterator[S3Server]:
     """A running S3 server with an empty bucket."""
-    binary = find_program(
-        "versitygw", "DITING_TEST_VERSITYGW", "build/versitygw-*/versitygw"
-    )
+    binary = find_program("versitygw", "DITING_TEST_VERSITYGW", "build/versitygw-*/versitygw")
     (base / "s3").mkdir()
     server = S3Server(binary, base / "s3")
     server.start()

@@ -14,7 +14,6 @@ import json
 import os
 import pwd
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -77,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     status = actions.add_parser("status", help="judge store, backups and archiving; changes nothing")
     status.add_argument("--ready-limit", type=int, default=10, help="files that may wait to be archived")
-    first = actions.add_parser("first-backup", help="take a full backup unless the store has one of this cluster")
+    first = actions.add_parser(
+        "first-backup", help="take a full backup unless the store has one of this cluster"
+    )
     first.add_argument("--check", action="store_true", help="only say whether one would be taken")
     first.add_argument("--seconds", type=float, default=3600.0, help="longest it may take")
     options = parser.parse_args(arguments)
@@ -250,5 +251,3 @@ def _lock(state_dir: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-

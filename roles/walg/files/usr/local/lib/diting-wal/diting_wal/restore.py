@@ -156,7 +156,7 @@ class _Job:
         argv = [self.settings.walg, "--config", self.settings.walg_config]
         # Concurrency 1 turns WAL-G's prefetch off: it leaves files inside pg_wal, which breaks
         # pg_rewind, and hands them out later without asking the store.
-        done = subprocess.run(  # noqa: S603 - fixed binary, no shell
+        done = subprocess.run(
             [*argv, "wal-fetch", self.name, self.part],
             env=child.clean_environment(WALG_DOWNLOAD_CONCURRENCY="1"),
             stdout=subprocess.PIPE,

@@ -182,7 +182,7 @@ class S3Store:
         path = f"/{self.bucket}/{key}" if self.path_style else f"/{key}"
         path = urllib.parse.quote(path.rstrip("/") or "/")
         encoded = urllib.parse.urlencode(sorted(query.items()), quote_via=urllib.parse.quote)
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         headers = self._signature(path, encoded, now.strftime("%Y%m%dT%H%M%SZ"))
         status, body = self._exchange("GET", path, encoded, headers, timeout_seconds)
         if status != http.HTTPStatus.OK:
