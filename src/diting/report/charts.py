@@ -39,6 +39,16 @@ class Scale:
         return round(self.start + share * (self.end - self.start), 2)
 
 
+@dataclass(frozen=True)
+class Point:
+    """One drill of a trend: its experiment is fault and preset, ``seconds`` its RTO_client if measured."""
+
+    started_at: str
+    experiment: str
+    seconds: float | None
+    verdict: str
+
+
 def tag(name: str, body: str = "", **attributes: Any) -> str:
     """One SVG element; ``cls`` is its class, underscores become dashes."""
     parts = [name]
@@ -247,17 +257,18 @@ def _parts(report: dict[str, Any], x: Scale, top: float) -> str:
     return "".join(drawn)
 
 
-def trend(points: Sequence[tuple[str, float | None, str]], width: int) -> str:
-    """RTO of one level over its drills, oldest first: ``(label, seconds or None, verdict)``.
+def trend(points: Sequence[Point], width: int) -> str:
+    """RTO of one level over its drills, oldest first, a line per experiment.
 
-    A drill without an RTO stands on the base line: it took place, and it measured nothing.
+    Only PASS and FAIL are joined by the line. A drill without an RTO stands on the base line: it took
+    place, and it measured nothing.
     """
     height, base = 150, 122.0
-    known = [value for _, value, _ in points if value is not None]
     if not points:
         return ""
+    known = [point.seconds for point in points if point.seconds is not None]
     step = nice_step(max([*known, 1.0]), 3)
-    top = step * max(1, math.ceil(max([*known, step]) / step))
+    top = step * math.ceil(max([*known, step]) / step)
     y, x = Scale(0, top, base, 16), Scale(0, max(len(points) - 1, 1), LEFT + 14, width - RIGHT - 14)
     drawn = []
     value = 0.0
@@ -265,17 +276,23 @@ def trend(points: Sequence[tuple[str, float | None, str]], width: int) -> str:
         drawn.append(tag("line", x1=LEFT, x2=width - RIGHT, y1=y(value), y2=y(value), cls="grid"))
         drawn.append(words(LEFT - 6, y(value) + 3.5, f"{value:g}{text.THIN}s", "tick", "end"))
         value += step
-    for place, (label, measured, verdict) in enumerate(points):
-        at, level = x(place), base if measured is None else y(measured)
-        drawn.append(tag("line", x1=at, x2=at, y1=base, y2=level, cls="stem"))
-        shape = {"PASS": _dot, "FAIL": _cross}.get(verdict, _ring)
-        title = tag("title", escape(f"{label}: {text.seconds(measured)}, {verdict}"))
-        drawn.append(tag("g", title + shape(at, level), cls=f"v-{verdict.lower()}"))
-    for place in sorted({0, len(points) - 1}):
-        anchor = "start" if place == 0 else "end"
+    for number, name in enumerate(experiments(points)):
+        marks = [
+            f"{x(place)} {y(point.seconds)}"
+            for place, point in enumerate(points)
+            if point.experiment == name and point.seconds is not None and point.verdict in {"PASS", "FAIL"}
+        ]
+        drawn.append(tag("path", d="M" + "L".join(marks or ["0 0"]), cls=f"run path{number % 4}"))
+    for place, point in enumerate(points):
+        at, level = x(place), base if point.seconds is None else y(point.seconds)
+        shape = {"PASS": _dot, "FAIL": _cross}.get(point.verdict, _ring)
+        said = f"{point.started_at}, {point.experiment}: {text.seconds(point.seconds)}, {point.verdict}"
         drawn.append(
-            words(x(place) + (-14 if place == 0 else 14), height - 8, points[place][0][:10], "tick", anchor)
+            tag("g", tag("title", escape(said)) + shape(at, level), cls=f"v-{point.verdict.lower()}")
         )
+    for place in sorted({0, len(points) - 1}):
+        anchor, aside = ("start", -14) if place == 0 else ("end", 14)
+        drawn.append(words(x(place) + aside, height - 8, points[place].started_at[:10], "tick", anchor))
     return tag(
         "svg",
         "".join(drawn),
@@ -286,13 +303,18 @@ def trend(points: Sequence[tuple[str, float | None, str]], width: int) -> str:
     )
 
 
+def experiments(points: Sequence[Point]) -> list[str]:
+    """Names of the experiments among the points, in order of their first drill."""
+    return list(dict.fromkeys(point.experiment for point in points))
+
+
 def _dot(x: float, y: float) -> str:
-    return tag("circle", cx=x, cy=y, r=5, cls="dot")
+    return tag("circle", cx=x, cy=y, r=4.5, cls="dot")
 
 
 def _cross(x: float, y: float) -> str:
-    return tag("path", d=f"M{x - 5} {y - 5}l10 10m0 -10l-10 10", cls="cross")
+    return tag("path", d=f"M{x - 3.5} {y - 3.5}l7 7m0 -7l-7 7", cls="cross")
 
 
 def _ring(x: float, y: float) -> str:
-    return tag("circle", cx=x, cy=y, r=4.5, cls="ring")
+    return tag("circle", cx=x, cy=y, r=3.5, cls="ring")

@@ -50,10 +50,15 @@ def levels(rows: list[dict[str, Any]], today: date) -> list[dict[str, Any]]:
                 "last_pass": last,
                 "expires_on": last["validity"]["expires_on"] if last else None,
                 "expired": last is None or expired(last, today),
-                "points": [(r["started_at"], r["rto_client_seconds"], r["verdict"]) for r in mine],
+                "points": [_point(r) for r in mine],
             }
         )
     return found
+
+
+def _point(report: dict[str, Any]) -> charts.Point:
+    experiment = report["fault"] + (f", {report['preset']}" if report["preset"] else "")
+    return charts.Point(report["started_at"], experiment, report["rto_client_seconds"], report["verdict"])
 
 
 def expired(report: dict[str, Any], today: date) -> bool:
@@ -75,6 +80,7 @@ def page(evidence: Path, today: date | None = None) -> str:
     )
     groups = levels(rows, day)
     for group in groups:
+        group["experiments"] = charts.experiments(group["points"])
         group["wide"] = markupsafe.Markup(charts.trend(group["points"], charts.WIDE))  # noqa: S704 - every text in it went through escape()
         group["narrow"] = markupsafe.Markup(charts.trend(group["points"], charts.NARROW))  # noqa: S704 - as above
     return (

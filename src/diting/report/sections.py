@@ -112,7 +112,9 @@ def ledger_entries(drill: Drill, judged: Judged | None) -> list[dict[str, Any]]:
             found.append(exact(at, event, label, source, step))
 
     injection = injection_of(drill)
-    fault = f"{drill['fault'].replace('_', ' ')} on {injection.get('target')}"
+    fault = drill["fault"].replace("_", " ")
+    if injection.get("target"):
+        fault += f" on {injection['target']}"
     sent = fault_sent(drill, judged)
     if sent:
         add(0.0, "fault_sent", f"fault sent: {fault}", "drill")
