@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ruff: noqa: F811, PTH123, PTH208, S608 - fixtures are imported by name; /proc is read as what it is
+# ruff: noqa: F811, PTH123, PTH208 - fixtures are imported by name; /proc is read as what it is
 """archive_command: it archives, and a dead store never holds up a server that wants to stop."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ruff: noqa: F811, PTH123, PTH208, S608 - fixtures are imported by name; /proc is read as what it is
+# ruff: noqa: F811 - fixtures are imported by name
 """diting-wal: "could not look" is never "no backup", and a backup counts when the store shows it."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ruff: noqa: F811, PTH123, PTH208, S608 - fixtures are imported by name; /proc is read as what it is
+# ruff: noqa: F811, S608 - fixtures are imported by name; the SQL is our own
 """restore_command: recovery to a target never ends early, a standby never waits or falls over."""
 
 from __future__ import annotations
