@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from diting.ledger.config import load_prober
+from diting.ledger.prober import Prober
 from diting.ledger.rundir import read_ledger
 from support.ledger_server import Programs, Server, wait_until
 
@@ -94,6 +98,34 @@ def test_what_reached_the_server_was_on_disk_before_even_after_kill_9(server, pr
     assert programs.found() <= {op.seq for op in ledger.ops}
     unknown = {op.seq for op in ledger.ops if op.reason == "no_outcome"}
     assert unknown
+
+
+def test_nothing_is_sent_while_the_disk_has_not_confirmed_the_record(server, programs, monkeypatch):
+    """In this process, so that the disk can be held."""
+    may_flush = threading.Event()
+    real = os.fdatasync
+
+    def held(fd: int) -> None:
+        may_flush.wait(20)
+        real(fd)
+
+    async def scenario() -> None:
+        prober = Prober(load_prober(programs.config(interval_seconds=0.02, lookahead_seconds=0.1)))
+        ready = asyncio.Event()
+        running = asyncio.create_task(prober.run(lambda _: ready.set()))
+        await asyncio.wait_for(ready.wait(), 20)
+        await asyncio.sleep(1.5)  # long enough that several slots and deadlines have passed
+        assert await asyncio.to_thread(programs.found) == set()
+        may_flush.set()
+        await asyncio.to_thread(wait_until, "rows arrive", lambda: programs.acked() > 10)
+        prober._stop.set("test")
+        footer = await running
+        assert footer["late_slots"] > 0
+        assert footer["slots"] == footer["ok"] + footer["info"]
+
+    monkeypatch.setattr("diting.ledger.writer.os.fdatasync", held)
+    monkeypatch.setattr("diting.ledger.prober.prioritise", lambda: "normal")
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def test_a_ledger_is_never_continued(server, programs):
