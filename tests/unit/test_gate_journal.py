@@ -247,3 +247,16 @@ def test_an_atomic_write_leaves_no_temporary_file_behind(tmp_path, monkeypatch):
         files.write_atomic(target, "two")
     assert target.read_text() == "one"
     assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_a_number_that_was_left_out_is_found_though_the_hashes_hold(book):
+    first = book.append("one", {})
+    skipped = journal.Head(first["seq"] + 1, first["sha256"])
+    third = journal.make_record(
+        skipped, ts=datetime(2026, 3, 1, tzinfo=UTC), mono_ns=0, source="x", event="y", fields={}
+    )
+    with book.path.open("a") as stream:
+        stream.write(journal.canonical_json(third) + "\n")
+    report = book.verify()
+    assert (report.ok, report.line) == (False, 2)
+    assert "seq is 3, wanted 2" in str(report.problem)

@@ -85,3 +85,26 @@ def test_role_gate_installs_this_default():
     if not path.exists():
         pytest.skip("role gate is not in this tree")
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["gate_policy"] == gate.DEFAULT_POLICY
+
+
+@pytest.mark.parametrize(
+    ("rule", "plan", "target", "matches"),
+    [
+        ({"target": "lab-*"}, {}, "lab-1", True),
+        ({"target": "lab-*"}, {}, "production", False),
+        ({"plan": {"keep": True}}, {"keep": True, "more": 1}, "x", True),
+        ({"plan": {"keep": True}}, {"keep": 1}, "x", False),
+        ({"plan": {"keep": True}}, {"keep": "true"}, "x", False),
+        ({"plan": {"keep": None}}, {}, "x", False),
+    ],
+)
+def test_a_rule_speaks_only_about_its_own_target_and_plan(rule, plan, target, matches):
+    checked = gate.parse_policy(policy(rules=[{**RULE, **rule}]))
+    assert (checked.rule_for("l4.failover", target, plan) is not None) is matches
+
+
+def test_the_first_rule_that_matches_decides():
+    rules = [{**RULE, "target": "lab", "needs": "nothing"}, {**RULE, "needs": "approval"}]
+    checked = gate.parse_policy(policy(rules=rules))
+    needs = [checked.rule_for("l4.failover", target, {}).needs for target in ("lab", "production")]
+    assert needs == [gate.Needs.NOTHING, gate.Needs.APPROVAL]
