@@ -73,6 +73,10 @@ def open_socket(interface: str, address: ipaddress.IPv4Address) -> socket.socket
 
     Raises ``OSError`` when the interface does not exist or the right to watch is missing.
     """
+    try:
+        index = socket.if_nametoindex(interface)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot watch {interface}: {error.args[-1]}") from error
     watch = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # deaf until bound: no unfiltered packet
     try:
         program = b"".join(struct.pack("HBBI", *step) for step in bpf_program(address))
@@ -84,7 +88,7 @@ def open_socket(interface: str, address: ipaddress.IPv4Address) -> socket.socket
         )
         watch.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         # A bridge hands up what it forwards between its ports only while it is promiscuous.
-        request = struct.pack("iHH8s", socket.if_nametoindex(interface), PACKET_MR_PROMISC, 0, b"")
+        request = struct.pack("iHH8s", index, PACKET_MR_PROMISC, 0, b"")
         watch.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
         watch.bind((interface, ETH_P_ALL))
     except OSError:

@@ -22,8 +22,6 @@ from diting.lab.podman import PodmanError
 from diting.lab.records import Timer, TimerStore, append_journal, utc_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from diting.lab import hosts as backend
     from diting.lab.instance import Instance
 
@@ -289,7 +287,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().server_bind()
 
 
-def serve(instance: Instance, hosts: backend.Hosts, fingerprint: str, ready: Path | None = None) -> None:
+def serve(instance: Instance, hosts: backend.Hosts, fingerprint: str) -> None:
     """Serve until SIGTERM or SIGINT. Overdue timers of an earlier life fire at once."""
     directory = instance.power_dir
     control = PowerControl(instance, hosts, fingerprint)
@@ -310,8 +308,6 @@ def serve(instance: Instance, hosts: backend.Hosts, fingerprint: str, ready: Pat
         timers = threading.Thread(target=control.run_timers, name="timers", daemon=True)
         timers.start()
         control.journal("power_control_started", address=f"{instance.gateway}:{server.server_port}")
-        if ready is not None:
-            ready.write_text(f"{server.server_port}\n")
         try:
             server.serve_forever(poll_interval=0.5)
         finally:

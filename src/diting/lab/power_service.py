@@ -48,16 +48,16 @@ def holder(instance: Instance) -> int | None:
     path = instance.power_dir / "daemon.lock"
     if not path.exists():
         return None
-    with path.open("r+") as lock:
+    with path.open("r+") as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = lock.read().strip()
+            text = held.read().strip()
             return int(text) if text.isdigit() else None
     return None
 
 
-def _lock(instance: Instance) -> int:
+def lock(instance: Instance) -> int:
     """Take the single-instance lock and write our pid into it; exits when another daemon has it."""
     descriptor = os.open(instance.power_dir / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     except lab.InstanceError as error:
         parser.exit(1, f"{error}\n")
     if args.action == "serve":
-        _lock(instance)
+        lock(instance)
         serve(instance, PodmanHosts(instance, Podman(instance.podman_home)), fingerprint(instance))
         return 0
     changed = ensure(instance) if args.action == "ensure" else stop(instance)
