@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from jsonschema import Draft202012Validator
 
+from diting.hostio.journal import JournalFile
 from diting.report import inputs
 from diting.report.contract import Drill
 
@@ -139,3 +140,24 @@ def test_residue_and_cluster_are_checked(run: Path) -> None:
     assert {problem.file for problem in loaded.problems} == {"residue.json", "cluster_after.json"}
     assert loaded.residue is None
     assert loaded.cluster_after is None
+
+
+def test_the_drills_own_journal_joins_and_must_hold(run: Path) -> None:
+    journal = JournalFile(run / "journal.jsonl", "drill")
+    journal.append("fault_planned", {"label": "fault planned"})
+    journal.append("recovery_verified", {})
+    loaded = inputs.load_run(run)
+    assert loaded.problems == []
+    assert [(line["event"], line["host"]) for line in loaded.timeline] == [
+        ("fault_planned", "controller"),
+        ("recovery_verified", "controller"),
+    ]
+    good = (run / "journal.jsonl").read_text()
+    put(run, "journal.jsonl", good[:-30])
+    loaded = inputs.load_run(run)
+    assert loaded.problems == [], "a killed controller may leave half a line"
+    assert len(loaded.timeline) == 1
+    put(run, "journal.jsonl", good.replace("fault_planned", "fault_plannee"))
+    loaded = inputs.load_run(run)
+    assert [p.file for p in loaded.problems] == ["journal.jsonl"]
+    assert loaded.timeline == [], "nothing after a broken link is believed"

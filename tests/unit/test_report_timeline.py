@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from diting.report.contract import Clocks, TimelineLine
-from diting.report.timeline import Axis, build, clock_bound, split
+from diting.report.timeline import Axis, build, clock_bound, spans, split
 
 ZERO = "2026-11-21T08:00:10.000000Z"
 CLOCKS = cast(
@@ -94,11 +94,23 @@ def test_a_part_without_both_ends_is_not_measured() -> None:
         "act": None,
         "verify": 1.0,
     }
-    assert split([], None) == dict.fromkeys(("detect", "decide", "act", "verify"))
+    assert split([], 7.0) == split([], None) == dict.fromkeys(("detect", "decide", "act", "verify"))
 
 
 def test_marks_that_contradict_each_other_or_stand_before_the_fault_give_no_figure() -> None:
-    parts = split(events((-1.0, "detected"), (5.0, "detected"), (4.0, "decided")), 3.0)
-    assert parts["detect"] == 5.0
-    assert parts["decide"] is None
-    assert parts["verify"] is None
+    timeline = events((-1.0, "detected"), (5.0, "detected"), (4.0, "decided"), (6.0, "acted"))
+    assert split(timeline, 7.0) == {"detect": None, "decide": None, "act": 2.0, "verify": 1.0}
+    assert split(timeline, 3.0) == dict.fromkeys(("detect", "decide", "act", "verify")), "after the recovery"
+
+
+def test_spans_leave_no_hole_between_fault_and_recovery() -> None:
+    timeline = events((5.0, "decided"), (6.0, "acted"))
+    assert spans(timeline, 7.0) == [
+        {"parts": ["detect", "decide"], "start_seconds": 0.0, "end_seconds": 5.0},
+        {"parts": ["act"], "start_seconds": 5.0, "end_seconds": 6.0},
+        {"parts": ["verify"], "start_seconds": 6.0, "end_seconds": 7.0},
+    ]
+    assert spans([], 7.0) == [
+        {"parts": ["detect", "decide", "act", "verify"], "start_seconds": 0.0, "end_seconds": 7.0}
+    ]
+    assert spans(timeline, None) == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.journal import canonical_json
 from . import chain, inputs, sections
 from .judged import Judged, from_document
+from .timeline import spans
 from .verdict import compare_targets, decide
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ HISTORY = 20
 REPEAT_KEYS = ("rto_client_seconds", "rto_fault_seconds", "rpo_count", "full_redundancy_seconds")
 
 
-class SealedError(Exception):
+class SealedError(ValueError):
     """The run already has a sealed report, and its inputs would now give another one."""
 
 
@@ -96,6 +97,7 @@ def assemble(
         "headline_path": judged.headline if judged else None,
         "figure_resolutions": resolutions,
         "split": parts,
+        "split_spans": spans(timeline, judged.head.recovered_at if judged and judged.head else None),
         "header": sections.header(drill, gaps),
         **sections.given(drill, gaps),
         "data": sections.data(judged, run, gaps),

@@ -28,7 +28,7 @@ OUTPUTS = frozenset({"report.json", *RENDERED})
 BLOCK = 1 << 20
 
 
-class ChainError(Exception):
+class ChainError(ValueError):
     """The chain cannot be continued; the message names the first broken link."""
 
 

@@ -13,6 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from . import text
+from .timeline import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 WIDE, NARROW = 980, 358
 PANEL, STRIP, GAP = 132, 10, 34
 LEFT, RIGHT = 52, 10
-HEAD, PARTS = 34, 30
+HEAD, FOOT = 34, 30
 FLOOR_SECONDS = 0.0005
 
 
@@ -96,9 +97,9 @@ def gap_plot(report: dict[str, Any], width: int) -> str:
     if shown is None:
         return ""
     paths = sorted(report["series"])
-    height = HEAD + len(paths) * (PANEL + STRIP + GAP) + PARTS
+    height = HEAD + len(paths) * (PANEL + STRIP + GAP) + FOOT
     x = Scale(*shown, LEFT, width - RIGHT)
-    body = [_hatch(f"hatch{width}"), _badges(report, x, HEAD, height - PARTS - 44)]
+    body = [_hatch(f"hatch{width}"), _badges(report, x, HEAD, height - FOOT - 44)]
     top = float(HEAD)
     for number, name in enumerate(paths):
         body.append(_panel(report, name, f"path{number % 4}", x, top))
@@ -240,21 +241,28 @@ def _axis(x: Scale, top: float, width: int) -> str:
 
 
 def _parts(report: dict[str, Any], x: Scale, top: float) -> str:
-    """The RTO from the fault on, cut into its parts, on the plot's own time axis."""
-    at, drawn = 0.0, []
-    for number, (name, length) in enumerate(report["split"].items()):
-        if length is None:
-            return ""
-        left, right = max(x(at), LEFT), min(x(at + length), x.end)
-        at += length
-        if right - left <= 0:
+    """The time from the fault to recovery, cut into its parts, on the plot's own time axis."""
+    drawn = []
+    for span in report["split_spans"]:
+        left, right = max(x(span["start_seconds"]), LEFT), min(x(span["end_seconds"]), x.end)
+        if right <= left:
             continue
-        drawn.append(
-            tag("rect", x=left, y=top, width=round(right - left, 2), height=20, cls=f"part part{number}")
-        )
-        if right - left > 9 * len(name):
+        cls = f"part part{span_colour(span)}"
+        drawn.append(tag("rect", x=left, y=top, width=round(right - left, 2), height=20, cls=cls))
+        name = span_name(span)
+        if right - left > 7 * len(name) + 8:
             drawn.append(words((left + right) / 2, top + 14, name, "parttext", "middle"))
     return "".join(drawn)
+
+
+def span_name(span: dict[str, Any]) -> str:
+    """``detect``, or ``detect + decide`` where nobody recorded the border."""
+    return " + ".join(span["parts"])
+
+
+def span_colour(span: dict[str, Any]) -> int:
+    """Number of the span's colour: that of its first part."""
+    return PARTS.index(span["parts"][0])
 
 
 def trend(points: Sequence[Point], width: int) -> str:

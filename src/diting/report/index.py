@@ -19,7 +19,8 @@ def collect(evidence: Path) -> list[dict[str, Any]]:
 
     Raises ChainError when the chain itself is broken.
     """
-    return [_row(evidence, record) for record in reversed(chain.records(evidence))]
+    records = sorted(chain.records(evidence), key=lambda record: str(record["run"]), reverse=True)
+    return [_row(evidence, record) for record in records]
 
 
 def _row(evidence: Path, record: dict[str, Any]) -> dict[str, Any]:

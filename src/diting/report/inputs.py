@@ -17,13 +17,19 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..hostio.journal import JournalFile
+
 if TYPE_CHECKING:
     from .contract import Cluster, Drill, Residue, TimelineLine
+
+JOURNAL = "journal.jsonl"
+CONTROLLER = "controller"
+"""Name of the controller's clock in ``clocks.hosts``: it writes the drill's journal."""
 
 INDISPENSABLE = frozenset({"schema_version", "drill_id", "level", "fault", "started_at", "outcome"})
 
 
-class EvidenceInputError(Exception):
+class EvidenceInputError(ValueError):
     """The run directory cannot be understood at all; the message names file, place and problem."""
 
 
@@ -60,11 +66,16 @@ def schema(name: str) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(text))
 
 
-def check(name: str, document: object, file: str) -> list[Problem]:
-    """All places where ``document`` breaks schema ``name``, in the order of their paths."""
+@functools.cache
+def _validator(name: str) -> Any:
     from jsonschema import Draft202012Validator
 
-    found = Draft202012Validator(schema(name)).iter_errors(document)
+    return Draft202012Validator(schema(name))
+
+
+def check(name: str, document: object, file: str) -> list[Problem]:
+    """All places where ``document`` breaks schema ``name``, in the order of their paths."""
+    found = _validator(name).iter_errors(document)
     problems = [Problem(file, "".join(f"/{part}" for part in e.absolute_path), e.message) for e in found]
     return sorted(problems, key=lambda problem: problem.path)
 
@@ -145,7 +156,7 @@ def load_run(directory: Path) -> Run:
         named = f"{drill['drill_id']!r}, but the directory is called {directory.resolve().name!r}"
         problems.append(Problem("drill.json", "/drill_id", named))
     judge = _optional(directory / "judge.json", None, problems)
-    timeline = _timeline(directory, problems)
+    timeline = _journal(directory, problems) + _timeline(directory, problems)
     return Run(
         directory=directory,
         drill=drill,
@@ -175,6 +186,19 @@ def _optional(path: Path, schema_name: str | None, problems: list[Problem]) -> o
         found = [Problem(path.name, "", "is not an object")]
     problems.extend(found)
     return None if found else cast("object", document)
+
+
+def _journal(directory: Path, problems: list[Problem]) -> list[TimelineLine]:
+    """The drill's own journal, which has to hold as a chain before anything in it is believed."""
+    path = directory / JOURNAL
+    if not path.exists():
+        return []
+    whole = JournalFile(path, "report").verify()
+    # A killed controller may leave half a line; that is the ABORTED drill itself.
+    if not whole.ok and "torn" not in (whole.problem or ""):
+        problems.append(Problem(JOURNAL, f"line {whole.line}", whole.problem or "the chain is broken"))
+    lines = _lines(JOURNAL, CONTROLLER, path.read_text("utf-8", "replace").splitlines(), problems)
+    return lines if whole.ok else lines[: whole.records]
 
 
 def _timeline(directory: Path, problems: list[Problem]) -> list[TimelineLine]:

@@ -55,6 +55,8 @@ def environment() -> jinja2.Environment:
         made.filters[filter_name] = getattr(text, filter_name)
     made.filters["label"] = text.name
     made.filters["cell"] = _cell
+    made.globals["span_name"] = charts.span_name
+    made.globals["span_colour"] = charts.span_colour
     made.globals["not_measured"] = text.NOT_MEASURED
     made.globals["style"] = resources.files(__package__).joinpath("templates", "page.css").read_text("utf-8")
     return made

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from .contract import Clocks, HostClock, TimelineLine
 
+PARTS = ("detect", "decide", "act", "verify")
+"""Parts of the time from the fault to recovery, in their order."""
+
 SPLITS = ("detected", "decided", "acted")
-"""Ends of the parts of the RTO, in their order; ``verified`` is the recovery itself."""
+"""Words that end the first three parts; the last one ends with the recovery itself."""
 
 STAMPED = frozenset({"ts", "mono_ns", "host", "source", "event", "step", "actor", "split", "label"})
 CHAIN_KEYS = frozenset({"seq", "prev_sha256", "sha256", "error_bound_seconds", "evidence"})
@@ -105,21 +108,38 @@ def build(lines: Iterable[TimelineLine], axis: Axis) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: (entry["t_seconds"], entry["source"], entry["event"]))
 
 
-def split(timeline: Iterable[Mapping[str, Any]], recovered_at: float | None) -> dict[str, float | None]:
-    """Parts of the RTO from the fault on: detect, decide, act, verify, in seconds.
+def spans(timeline: Iterable[Mapping[str, Any]], recovered_at: float | None) -> list[dict[str, Any]]:
+    """The time from the fault to recovery, cut where somebody recorded a cut.
 
-    ``recovered_at`` is the first write of the stable window, in seconds from the fault. A part whose
-    start or end nobody recorded is None, and so is one that ran backwards: the marks contradict each
-    other, and a guess would be a figure nobody measured.
+    ``recovered_at`` is the first write of the stable window, in seconds from the fault. Parts whose
+    border nobody recorded share one span; so do parts whose marks ran backwards, because then the
+    marks contradict each other, and choosing one of them would be a guess.
     """
+    if recovered_at is None:
+        return []
     ends: dict[str, float] = {}
     for entry in timeline:
         word = entry.get("split")
         if word in SPLITS and entry["t_seconds"] >= 0:
             ends.setdefault(word, entry["t_seconds"])
-    marks: list[float | None] = [0.0, *(ends.get(word) for word in SPLITS), recovered_at]
-    parts: dict[str, float | None] = {}
-    for name, start, end in zip(("detect", "decide", "act", "verify"), marks, marks[1:], strict=False):
-        known = start is not None and end is not None and end >= start
-        parts[name] = round(end - start, 6) if known and start is not None and end is not None else None
+    found: list[dict[str, Any]] = []
+    start, open_parts = 0.0, list[str]()
+    for part, word in zip(PARTS, SPLITS, strict=False):
+        open_parts.append(part)
+        end = ends.get(word)
+        later = [ends[w] for w in SPLITS[SPLITS.index(word) + 1 :] if w in ends]
+        if end is not None and start <= end <= min([*later, recovered_at]):
+            found.append({"parts": open_parts, "start_seconds": start, "end_seconds": end})
+            start, open_parts = end, []
+    open_parts.append(PARTS[-1])
+    found.append({"parts": open_parts, "start_seconds": start, "end_seconds": recovered_at})
+    return found
+
+
+def split(timeline: Iterable[Mapping[str, Any]], recovered_at: float | None) -> dict[str, float | None]:
+    """Parts of the time from the fault to recovery, in seconds; None where a part has no span of its own."""
+    parts: dict[str, float | None] = dict.fromkeys(PARTS)
+    for span in spans(timeline, recovered_at):
+        if len(span["parts"]) == 1:
+            parts[span["parts"][0]] = round(span["end_seconds"] - span["start_seconds"], 6)
     return parts
