@@ -109,6 +109,8 @@ def block(tasks: str, *, rescue: str = "", always: str = "", when: str = "") -> 
     "tasks",
     [
         LOOK,
+        "- diting.dr.patroni_config: {config: {}}\n  check_mode: true\n",
+        "- ansible.builtin.uri: {url: https://pg1:8008/reload, method: POST, status_code: [403]}\n",
         ASK + CHANGE + REPORT,
         LOOK + ASK + LOOK + CHANGE + REPORT,
         "- ansible.builtin.include_tasks: asks.yml\n" + CHANGE + REPORT,
@@ -131,6 +133,8 @@ def test_what_passes_the_gate_is_left_alone(tmp_path, tasks):
         CHANGE + ASK + REPORT,
         "- ansible.builtin.shell: patronictl failover\n  changed_when: false\n",
         "- ansible.builtin.uri: {url: https://pg1:8008/switchover, method: POST}\n",
+        "- ansible.builtin.uri: {url: https://pg1:8008/reload, method: POST, status_code: [200, 403]}\n",
+        "- diting.dr.patroni_config: {config: {}}\n  check_mode: false\n",
         "- ansible.builtin.include_tasks: more.yml\n" + ASK + REPORT,
         '- ansible.builtin.include_tasks: "{{ whatever }}.yml"\n' + ASK + REPORT,
         "- ansible.builtin.include_role: {name: diting.dr.mend}\n" + ASK + REPORT,

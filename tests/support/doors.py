@@ -71,8 +71,13 @@ def is_read_only(task: dict[str, Any], module: str, args: Any) -> bool:
     """Whether a task cannot change a live system."""
     if module in READ_ONLY or module in OWN_PAPERS or READ_ONLY_NAME.fullmatch(module):
         return True
-    if module == "uri":
-        return isinstance(args, dict) and args.get("method", "GET") in {"GET", "HEAD"} and "dest" not in args
+    if task.get("check_mode") is True:
+        return True  # held in check mode whatever the playbook runs in
+    if module == "uri" and isinstance(args, dict):
+        # A write that must be turned away (4xx and nothing else) proves a lock; it opens none.
+        wanted = args.get("status_code", 200)
+        refused = all(400 <= int(code) < 500 for code in (wanted if isinstance(wanted, list) else [wanted]))
+        return refused or (args.get("method", "GET") in {"GET", "HEAD"} and "dest" not in args)
     # A command that is said to change nothing *and* runs in check mode: its author vouches twice.
     return (
         module in {"command", "shell"}

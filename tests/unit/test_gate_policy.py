@@ -7,10 +7,8 @@ import copy
 from typing import Any
 
 import pytest
-import yaml
 
 from diting.core import gate
-from support.tree import ROOT
 
 RULE = {"scenario": "l4.failover", "needs": "nothing", "why": "because"}
 
@@ -78,13 +76,6 @@ def test_a_missing_key_is_never_filled_in():
 def test_all_problems_come_at_once():
     bad = policy(schema_version=9, rules=[{**RULE, "needs": "luck"}], breaker={})
     assert len(problems(bad)) == 4
-
-
-def test_role_gate_installs_this_default():
-    path = ROOT / "roles" / "gate" / "defaults" / "main.yml"
-    if not path.exists():
-        pytest.skip("role gate is not in this tree")
-    assert yaml.safe_load(path.read_text(encoding="utf-8"))["gate_policy"] == gate.DEFAULT_POLICY
 
 
 @pytest.mark.parametrize(
