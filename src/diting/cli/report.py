@@ -101,6 +101,9 @@ def _index(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from ..report import chain
 
+    if not args.evidence.is_dir():
+        _say(f"there is no directory {args.evidence}; wanted: evidence of drills, ./scripts/drill makes it")
+        return EXIT_DATA
     try:
         found = chain.verify(args.evidence, args.head)
     except OSError as error:
