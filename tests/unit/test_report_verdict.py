@@ -60,7 +60,7 @@ def test_a_good_run_passes_with_no_reason_and_keeps_the_schema(run: Path) -> Non
 def injection(**values: Any) -> dict[str, Any]:
     drill = json.loads(json.dumps({"target": "pg1", "limit_seconds": 180, "reverts_by": "a timer"}))
     instant = {"mono_ns": 8_007 * 10**9, "ts": "2026-11-21T08:14:46Z"}
-    return drill | {"sent": instant, "confirmed": instant} | values
+    return drill | {"sent": instant, "confirmed": instant, "fin_rst_seen": 0} | values
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,7 @@ def injection(**values: Any) -> dict[str, Any]:
     [
         ("injection", None, "fault_not_injected"),
         ("injection", injection(fin_rst_seen=2), "not_a_power_loss"),
+        ("injection", injection(fin_rst_seen=None), "wire_not_watched"),
         ("control", None, "no_control_run"),
         ("targets", {}, "no_targets"),
         ("targets", {"halt_seconds": {"limit": 1, "unit": "s", "source": "x"}}, "target_unknown"),

@@ -26,6 +26,9 @@ BROKEN_DETECTOR = "detector_self_test"
 UNSAFE = frozenset({"lost", "ghost", "duplicate", "unexpected", "split_brain", "replica_differs"})
 """Promises broken: these fail a drill even if its times mean nothing."""
 
+POWER_LOSSES = frozenset({"host_off"})
+"""Faults that must look like a power loss: no FIN and no RST from the host after the cut."""
+
 TARGET_CODES = {"rto_client_seconds": "rto_target", "rpo_time_seconds": "rpo_target", "rpo_count": "lost"}
 """The ledger's own words for a missed target, so that one trouble is told once."""
 
@@ -131,6 +134,9 @@ def _injection(drill: Drill, judged: Judged | None) -> list[Finding]:
         text = f"no independent probe saw the fault take effect on {injection['target']}"
         found.append(Finding(Verdict.INVALID, "effect_unknown", text))
     packets = injection.get("fin_rst_seen")
+    if packets is None and drill["fault"] in POWER_LOSSES:
+        text = f"nobody watched the wire for a farewell of {injection['target']}: it may have been shut down"
+        found.append(Finding(Verdict.INVALID, "wire_not_watched", text))
     if packets:
         text = (
             f"{packets} FIN or RST from {injection['target']} after the cut: not what a power loss looks like"
