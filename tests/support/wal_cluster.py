@@ -103,6 +103,7 @@ class S3Server:
         self.binary = binary
         self.root = root
         self.port = free_port()
+        self.options: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         (root / "data" / BUCKET).mkdir(parents=True)
         (root / "sidecar").mkdir()
@@ -114,6 +115,7 @@ class S3Server:
                 self.binary,
                 "--port",
                 f"127.0.0.1:{self.port}",
+                *self.options,
                 "posix",
                 "--sidecar",
                 self.root / "sidecar",

@@ -148,7 +148,9 @@ class _Job:
                 return _CODE_ABSENT
         except (store.StoreError, config.ConfigError) as error:
             return _tell(str(error), _CODE_SILENT)
-        return self._fetch()
+        # The store holds it: a WAL-G that says otherwise lacks its compression, or its settings.
+        code = self._fetch()
+        return _CODE_FAILED if code == _CODE_ABSENT else code
 
     def _fetch(self) -> int:
         """Worker: fetch beside the destination, check, and only then put it there."""
