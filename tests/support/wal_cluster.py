@@ -176,6 +176,7 @@ class Host:
             "walg_config": str(self.walg_config),
             "archive_deadline_seconds": 60,
             "archive_stopping_seconds": 1,
+            "archive_standby_patience_seconds": 5,
             "restore_target_seconds": 60,
             "restore_standby_seconds": 1,
             "store_probe_seconds": 0.3,

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 from . import child, config
-from .postmaster import ServerState, data_directory, server_state
+from .postmaster import RecoveryMode, ServerState, data_directory, recovery_mode, server_state
 
 PROGRAM = "diting-wal-archive"
 EXIT_FAILED = 1
@@ -25,6 +24,8 @@ EXIT_GIVE_UP = 200
 """Above 125: the archiver ends instead of trying again. Only for a server that stops."""
 EXIT_USAGE = 64
 _OFFLINE_PROBE_SECONDS = 2.0
+_ASK_SECONDS = 10.0
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +54,9 @@ def _archive(settings: config.Config, path: str, started: float) -> int:
             child.say(PROGRAM, f"{path}: no server runs here and the store is dead: {silent}")
             return EXIT_FAILED
     watch = _watch(settings, data_dir, started, online=online)
-    outcome = child.supervise(lambda: _exec_push(settings, path), watch)
+    standby = online and recovery_mode(data_dir) is RecoveryMode.STANDBY
+    push = _push_unless_held if standby else _exec_push
+    outcome = child.supervise(lambda: push(settings, path), watch)
     if outcome.code == 0:
         return 0
     what = outcome.reason if outcome.code is None else f"wal-g exit {outcome.code}"
@@ -88,6 +91,27 @@ def _watch(
     return reason
 
 
+def _push_unless_held(settings: config.Config, path: str) -> int:
+    """Worker on a standby: leave the file to the primary, push it when the primary does not.
+
+    With archive_mode = always every member holds its WAL until the store has it, so a failover
+    while the store is dead leaves no gap. One look at the list is all that it costs otherwise.
+    """
+    from . import store
+
+    end = time.monotonic() + settings.archive_standby_patience_seconds
+    name = f"{store.WAL_FOLDER}/{os.path.basename(path)}"
+    try:
+        where = store.open_store(config.read_json(settings.walg_config))
+        while not store.holds(where, name, _ASK_SECONDS):
+            if time.monotonic() >= end:
+                return _exec_push(settings, path)
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    except (store.StoreError, config.ConfigError) as error:
+        return child.tell(str(error), EXIT_FAILED)
+    return 0
+
+
 def _exec_push(settings: config.Config, path: str) -> int:
     # One file per call: with concurrency WAL-G v0.2.19 pushes other files behind PostgreSQL's back
     # and remembers them as done in a place that outlives a wiped store.
@@ -108,9 +132,7 @@ def _silence(settings: config.Config) -> str | None:
             where = store.open_store(config.read_json(settings.walg_config))
             where.probe(_OFFLINE_PROBE_SECONDS)
         except (store.StoreError, config.ConfigError) as error:
-            sys.stderr.write(str(error))
-            sys.stderr.flush()
-            return EXIT_FAILED
+            return child.tell(str(error), EXIT_FAILED)
         return 0
 
     def late() -> str | None:

@@ -117,7 +117,7 @@ def judge(server: dict[str, Any], backups: Sequence[Backup], ready_limit: int) -
     reasons = []
     if not backups:
         reasons.append(Reason("no_backup", "the store holds no backup of this cluster", 0, 1))
-    if server["in_recovery"]:
+    if server["in_recovery"] and server["archive_mode"] != "always":
         # Only the primary archives; a standby's counters are those of its own past.
         return reasons
     if server["archive_mode"] == "off":

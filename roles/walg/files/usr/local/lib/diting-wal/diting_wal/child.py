@@ -90,6 +90,12 @@ def supervise(work: Callable[[], int], stop_reason: Callable[[], str | None]) ->
     return Outcome(code if code >= 0 else 255, "ended", _tail(output))
 
 
+def tell(message: str, code: int) -> int:
+    """In a worker: leave a message for the command that supervises it, and pass on its exit code."""
+    os.write(2, message.encode())
+    return code
+
+
 def process_start() -> float:
     """When this process was started, on the clock of time.monotonic().
 

@@ -26,6 +26,8 @@ class Config:
     """Longest one archive attempt may take while the server runs."""
     archive_stopping_seconds: float
     """Longest one archive attempt may go on once the postmaster is stopping."""
+    archive_standby_patience_seconds: float
+    """How long a standby leaves a file to the primary before it pushes the file itself."""
     restore_target_seconds: float
     """Longest one fetch may take when recovering to a target."""
     restore_standby_seconds: float

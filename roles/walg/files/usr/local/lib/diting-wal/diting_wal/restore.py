@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -147,7 +146,7 @@ class _Job:
             if not self._held(self._store(), self.settings.store_probe_seconds):
                 return _CODE_ABSENT
         except (store.StoreError, config.ConfigError) as error:
-            return _tell(str(error), _CODE_SILENT)
+            return child.tell(str(error), _CODE_SILENT)
         # The store holds it: a WAL-G that says otherwise lacks its compression, or its settings.
         code = self._fetch()
         return _CODE_FAILED if code == _CODE_ABSENT else code
@@ -169,13 +168,13 @@ class _Job:
         text = done.stdout.decode("utf-8", "replace").strip()
         if done.returncode != 0:
             absent = f"'{self.name}' does not exist" in text
-            return _tell(text, _CODE_ABSENT if absent else _CODE_FAILED)
+            return child.tell(text, _CODE_ABSENT if absent else _CODE_FAILED)
         try:
             with open(self.part, "rb") as handle:
                 data = handle.read()
             segment.check(self.name, data, system_identifier(self.data_dir), major_version(self.data_dir))
         except segment.BadFileError as error:
-            return _tell(str(error), _CODE_BAD)
+            return child.tell(str(error), _CODE_BAD)
         os.replace(self.part, self.path)
         return 0
 
@@ -184,20 +183,17 @@ class _Job:
         try:
             where = self._store()
             if self._held(where, _ASK_SECONDS):
-                return _tell("the store holds it", _CODE_FAILED)
+                return child.tell("the store holds it", _CODE_FAILED)
             # A typing error in bucket or prefix also answers "nothing here". A recovery came from
             # a base backup, so a prefix without one is not the one that was meant.
             if not where.names(f"{store.BACKUP_FOLDER}/", 1, _ASK_SECONDS):
-                return _tell("the prefix holds no base backup either: wrong prefix?", _CODE_FAILED)
+                return child.tell("the prefix holds no base backup either: wrong prefix?", _CODE_FAILED)
         except (store.StoreError, config.ConfigError) as error:
-            return _tell(str(error), _CODE_SILENT)
+            return child.tell(str(error), _CODE_SILENT)
         return _CODE_ABSENT
 
     def _held(self, where: store.Store, timeout_seconds: float) -> bool:
-        """Does the store list the file, whatever way it is compressed? Raises StoreError."""
-        name = f"{store.WAL_FOLDER}/{self.name}"
-        found = where.names(name, 10, timeout_seconds)
-        return any(item == name or item.startswith(f"{name}.") for item in found)
+        return store.holds(where, f"{store.WAL_FOLDER}/{self.name}", timeout_seconds)
 
     def _store(self) -> store.Store:
         return store.open_store(config.read_json(self.settings.walg_config))
@@ -225,12 +221,6 @@ class _Job:
 
     def _warn(self, message: str) -> None:
         child.say(PROGRAM, f"WARNING: {self.name}: {message}")
-
-
-def _tell(message: str, code: int) -> int:
-    sys.stderr.write(message)
-    sys.stderr.flush()
-    return code
 
 
 def _why(outcome: child.Outcome) -> str:

@@ -52,6 +52,12 @@ def open_store(settings: Mapping[str, object]) -> Store:
     raise StoreError("the settings of WAL-G name neither WALG_S3_PREFIX nor WALG_FILE_PREFIX")
 
 
+def holds(where: Store, name: str, timeout_seconds: float) -> bool:
+    """Does the store list the file, whatever way it is compressed? Raises StoreError."""
+    found = where.names(name, 10, timeout_seconds)
+    return any(item == name or item.startswith(f"{name}.") for item in found)
+
+
 @dataclass(frozen=True)
 class FileStore:
     """A directory, often a network mount."""
