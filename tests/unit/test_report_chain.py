@@ -56,6 +56,20 @@ def test_each_report_names_the_one_before_and_the_chain_holds(evidence: Path) ->
     assert reports[2]["repeats"]["n"] == 3  # type: ignore[index]
 
 
+def test_the_worst_of_all_runs_is_not_hidden_by_one_that_has_no_figure(evidence: Path) -> None:
+    repeats = report(runs(evidence)[2])["repeats"]
+    assert isinstance(repeats, dict)
+    times = [run["rto_client_seconds"] for run in repeats["runs"]]
+    assert repeats["worst"]["rto_client_seconds"] == max(times)
+    stuck = Sample(started=START + timedelta(days=7), gap={"dsn": None}, before=6, stable=2)
+    repeats = building.build(write(evidence, stuck))["repeats"]
+    assert repeats["n"] == 4
+    assert repeats["worst"]["rto_client_seconds"] is None, (
+        "a run that never recovered is worse than any figure"
+    )
+    assert repeats["worst"]["rpo_count"] == 0
+
+
 def edit_report(run: Path) -> None:
     content = report(run)
     content["lost"] = 7

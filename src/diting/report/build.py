@@ -128,8 +128,9 @@ def _repeats(report: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> dict[
     counted = [r for r in runs if r["verdict"] in {"PASS", "FAIL"}]
     worst = {}
     for key in REPEAT_KEYS:
-        known = [r[key] for r in counted if r[key] is not None]
-        worst[key] = max(known) if known else None
+        values = [r[key] for r in counted]
+        # A run without the figure may be the worst of all: writes that never came back have no RTO.
+        worst[key] = max(values) if values and None not in values else None
     return {"n": len(counted), "runs": runs, "worst": worst}
 
 
