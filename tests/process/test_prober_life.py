@@ -103,6 +103,7 @@ def test_what_reached_the_server_was_on_disk_before_even_after_kill_9(server, pr
 def test_nothing_is_sent_while_the_disk_has_not_confirmed_the_record(server, programs, monkeypatch):
     """In this process, so that the disk can be held."""
     may_flush = threading.Event()
+    may_flush.set()
     real = os.fdatasync
 
     def held(fd: int) -> None:
@@ -111,13 +112,15 @@ def test_nothing_is_sent_while_the_disk_has_not_confirmed_the_record(server, pro
 
     async def scenario() -> None:
         prober = Prober(load_prober(programs.config(interval_seconds=0.02, lookahead_seconds=0.1)))
-        ready = asyncio.Event()
-        running = asyncio.create_task(prober.run(lambda _: ready.set()))
-        await asyncio.wait_for(ready.wait(), 20)
-        await asyncio.sleep(1.5)  # long enough that several slots and deadlines have passed
-        assert await asyncio.to_thread(programs.found) == set()
-        may_flush.set()
+        running = asyncio.create_task(prober.run(lambda _: None))
         await asyncio.to_thread(wait_until, "rows arrive", lambda: programs.acked() > 10)
+        may_flush.clear()
+        await asyncio.sleep(0.3)  # what was on disk already may still be sent
+        before = await asyncio.to_thread(programs.found)
+        await asyncio.sleep(1.5)  # long enough for many slots to fall due
+        assert await asyncio.to_thread(programs.found) == before
+        may_flush.set()
+        await asyncio.to_thread(wait_until, "rows again", lambda: programs.acked() > len(before) + 10)
         prober._stop.set("test")
         footer = await running
         assert footer["late_slots"] > 0

@@ -134,6 +134,9 @@ def test_a_frozen_server_costs_every_slot_its_deadline_and_no_slot_is_dropped(se
     assert all(outcomes[s]["outcome"] == "info" for s in dark)
     assert all(outcomes[s]["end_ns"] - intents[s] < 1e9 for s in dark)
     assert programs.found() >= {s for s, o in outcomes.items() if o["outcome"] == "ok"}
+    # With less than a tenth of the deadline left, sending would only cost a fresh session.
+    sent = [o for o in outcomes.values() if o["send_ns"] is not None]
+    assert all(o["send_ns"] - intents[o["seq"]] <= 0.54e9 + 1e6 for o in sent)
     unsent = {s for s, o in outcomes.items() if o["reason"] == "not_sent"}
     assert unsent
     assert not unsent & programs.found()
