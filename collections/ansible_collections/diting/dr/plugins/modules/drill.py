@@ -170,13 +170,25 @@ def do_holder(params: dict[str, t.Any], _check: bool) -> dict[str, t.Any]:
     return {"holder": holder.as_dict() if holder else {}}
 
 
-def do_open(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
-    """Refuse a held floor; otherwise name the drill and make its directory."""
+def floor_now(params: dict[str, t.Any], now: datetime.datetime) -> tuple[Owner, Floor, str]:
+    """Who runs this playbook, who has the floor, and the sentence about it."""
     here = controller_owner()
     holder = Holder.from_dict(params["holder"]) if params["holder"] else None
-    now = datetime.datetime.now(tz=datetime.UTC)
     alive = is_alive(holder.owner) if holder else None
     floor, message = judge_floor(holder, here, alive=alive, now=now)
+    return here, floor, message
+
+
+def do_judge(params: dict[str, t.Any], _check: bool) -> dict[str, t.Any]:
+    """Whether the drill that has the floor still runs."""
+    _here, floor, message = floor_now(params, datetime.datetime.now(tz=datetime.UTC))
+    return {"floor": floor.value, "message": message}
+
+
+def do_open(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
+    """Refuse a held floor; otherwise name the drill and make its directory."""
+    now = datetime.datetime.now(tz=datetime.UTC)
+    here, floor, message = floor_now(params, now)
     if floor in {Floor.HELD, Floor.UNCERTAIN}:
         raise DrillError(f"refused: {message}")
     name = drill_id(now, params["level"], params["fault"])
