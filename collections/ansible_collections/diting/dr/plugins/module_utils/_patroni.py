@@ -8,12 +8,14 @@ import concurrent.futures
 import http.client
 import json
 import ssl
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from .core.patroni_state import MemberAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class PatroniError(Exception):

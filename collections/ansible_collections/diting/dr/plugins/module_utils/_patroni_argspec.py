@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._patroni import HttpsRest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 REST_OPTIONS: dict[str, dict[str, Any]] = {
     "members": {"type": "dict", "required": True},

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: Diting DR contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Bring Patroni's dynamic configuration to what the inventory says."""
 
 from __future__ import annotations
 
@@ -77,7 +78,16 @@ def first_config(rest: Rest, members: t.Mapping[str, str]) -> tuple[str, t.Mappi
     raise PatroniError("No member could be asked for its configuration: " + "; ".join(errors))
 
 
+def send(rest: Rest, url: str, patch: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Patch the store; returns the configuration it now holds."""
+    status, text = rest("PATCH", f"{url}/config", patch)
+    if status != 200:
+        raise PatroniError(f"PATCH {url}/config: HTTP {status}: {text.strip()[:300]}")
+    return dict(json.loads(text))
+
+
 def main() -> t.NoReturn:
+    """Entry point."""
     module = AnsibleModule(
         argument_spec={
             **REST_OPTIONS,
@@ -90,12 +100,8 @@ def main() -> t.NoReturn:
     try:
         url, current = first_config(rest, module.params["members"])
         patch = drift(current, module.params["config"], purge=module.params["purge"])
-        after = apply_patch(current, patch)
-        if patch and not module.check_mode:
-            status, text = rest("PATCH", f"{url}/config", patch)
-            if status != 200:
-                raise PatroniError(f"PATCH {url}/config: HTTP {status}: {text.strip()[:300]}")
-            after = json.loads(text)
+        write = bool(patch) and not module.check_mode
+        after = send(rest, url, patch) if write else apply_patch(current, patch)
     except (PatroniError, ValueError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(

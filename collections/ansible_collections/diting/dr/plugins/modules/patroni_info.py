@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Copyright: Diting DR contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ask every member of a Patroni cluster, and judge the answers."""
 
 from __future__ import annotations
 
@@ -117,7 +118,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.diting.dr.plugins.module_utils._patroni import HttpsRest, ask_members
 from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import REST_OPTIONS, rest_from
-from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import Expectation, Judgement, judge
+from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import (
+    Expectation,
+    Judgement,
+    judge,
+)
 
 POLL_SECONDS = 0.5
 
@@ -140,6 +145,7 @@ def look(
 
 
 def main() -> t.NoReturn:
+    """Entry point."""
     module = AnsibleModule(
         argument_spec={
             **REST_OPTIONS,
@@ -171,7 +177,9 @@ def main() -> t.NoReturn:
         maximum_lag_bytes=params["maximum_lag_bytes"],
     )
     judgement, waited = look(
-        lambda: judge(ask_members(rest, params["members"]), expected), params["wait_for"], params["wait_seconds"]
+        lambda: judge(ask_members(rest, params["members"]), expected),
+        params["wait_for"],
+        params["wait_seconds"],
     )
     result = {**judgement.as_dict(), "waited_seconds": round(waited, 3), "changed": False}
     if judgement.health.value in params["fail_on"]:

@@ -29,9 +29,8 @@ def _drift(
             nested = _drift(have, value, purge, ())
             if nested:
                 patch[key] = nested
-        elif not _same(have, value) or key not in current:
-            if not (value is None and key not in current):
-                patch[key] = value
+        elif (key in current and not _same(have, value)) or (key not in current and value is not None):
+            patch[key] = value
     if purge:
         patch.update({key: None for key in current if key not in wanted and key not in protected})
     return patch

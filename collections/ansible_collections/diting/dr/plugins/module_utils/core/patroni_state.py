@@ -7,11 +7,13 @@ The loader (``module_utils/_patroni.py``) fills :class:`MemberAnswer`; :func:`ju
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .verdict import Health, Reason, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 LEADER_ROLES = frozenset({"primary", "master", "leader", "standby_leader"})
 SYNC_ROLES = frozenset({"sync_standby", "quorum_standby"})
@@ -90,12 +92,16 @@ def judge(answers: Sequence[MemberAnswer], expected: Expectation) -> Judgement:
     listed = {str(m.get("name")): m for m in view.get("members", [])}
     leaders = [answer for answer in seen if answer.is_leader]
     leader = leaders[0] if len(leaders) == 1 else None
-    identifiers = sorted({_identifier(a) for a in seen if _identifier(a) is not None}, key=str)
-    sync = tuple(sorted(n for n, m in listed.items() if m.get("role") in SYNC_ROLES and m.get("state") == "streaming"))
+    identifiers = sorted({identifier for identifier in map(_identifier, seen) if identifier is not None})
+    sync = tuple(
+        sorted(n for n, m in listed.items() if m.get("role") in SYNC_ROLES and m.get("state") == "streaming")
+    )
     findings: list[_Finding] = []
     if not seen:
         tried = ", ".join(answer.name for answer in answers) or "nobody"
-        findings.append((Health.UNKNOWN, Reason("no_answer", f"No member could be asked (tried {tried})", 0, 1)))
+        findings.append(
+            (Health.UNKNOWN, Reason("no_answer", f"No member could be asked (tried {tried})", 0, 1))
+        )
     else:
         findings += _judge_leadership(answers, leaders, listed)
         findings += _judge_identity(identifiers)
@@ -145,7 +151,12 @@ def _judge_leadership(
         return []
     if leaders:
         names = ", ".join(answer.name for answer in leaders)
-        return [(Health.UNHEALTHY, Reason("several_leaders", f"More than one member runs as primary: {names}", len(leaders), 1))]
+        return [
+            (
+                Health.UNHEALTHY,
+                Reason("several_leaders", f"More than one member runs as primary: {names}", len(leaders), 1),
+            )
+        ]
     named = [name for name, member in listed.items() if member.get("role") in LEADER_ROLES]
     silent = {answer.name for answer in answers if not answer.reachable}
     if named and named[0] in silent:
@@ -172,9 +183,13 @@ def _judge_members(
         # The store believes in it, we could not look: that is not the same as knowing it is down.
         alive = state in {"running", "streaming", "in archive recovery"}
         text = f"{answer.name} could not be asked ({answer.error}); the store says {state}"
-        findings.append((Health.UNKNOWN if alive else Health.DEGRADED, Reason("member_silent", text, state, "an answer")))
-    for name in sorted(set(expected.members) - set(listed)):
-        findings.append((Health.DEGRADED, Reason("member_missing", f"{name} is not registered in the store", None, name)))
+        findings.append(
+            (Health.UNKNOWN if alive else Health.DEGRADED, Reason("member_silent", text, state, "an answer"))
+        )
+    findings += [
+        (Health.DEGRADED, Reason("member_missing", f"{name} is not registered in the store", None, name))
+        for name in sorted(set(expected.members) - set(listed))
+    ]
     for name in sorted(set(listed) - set(expected.members)):
         text = f"{name} is registered in the store but not in the inventory"
         findings.append((Health.DEGRADED, Reason("member_unexpected", text, name, None)))
@@ -193,16 +208,25 @@ def _judge_replication(
         if status.get("pending_restart"):
             # Told, but no fault: restarts wait for their operator, and the member serves as before.
             text = f"{name} runs with parameters that need a restart"
-            findings.append((Health.HEALTHY, Reason("pending_restart", text, status.get("pending_restart_reason", True), False)))
+            findings.append(
+                (
+                    Health.HEALTHY,
+                    Reason("pending_restart", text, status.get("pending_restart_reason", True), False),
+                )
+            )
         if answer.is_leader:
             continue
         if status.get("state") != "running":
             text = f"PostgreSQL on {name} is {status.get('state', 'in an unknown state')}"
-            findings.append((Health.DEGRADED, Reason("member_not_running", text, status.get("state"), "running")))
+            findings.append(
+                (Health.DEGRADED, Reason("member_not_running", text, status.get("state"), "running"))
+            )
             continue
         if status.get("replication_state") != "streaming":
             text = f"{name} does not stream from the leader"
-            findings.append((Health.DEGRADED, Reason("not_streaming", text, status.get("replication_state"), "streaming")))
+            findings.append(
+                (Health.DEGRADED, Reason("not_streaming", text, status.get("replication_state"), "streaming"))
+            )
         findings += _judge_lag(name, status, leader, listed.get(name, {}), expected)
     return findings
 
@@ -221,7 +245,12 @@ def _judge_lag(
         findings.append((Health.DEGRADED, Reason("timeline", text, status.get("timeline"), wanted)))
     lag = entry.get("lag")
     if not isinstance(lag, int):
-        findings.append((Health.UNKNOWN, Reason("lag_unknown", f"The lag of {name} is not known", lag, expected.maximum_lag_bytes)))
+        findings.append(
+            (
+                Health.UNKNOWN,
+                Reason("lag_unknown", f"The lag of {name} is not known", lag, expected.maximum_lag_bytes),
+            )
+        )
     elif lag > expected.maximum_lag_bytes:
         text = f"{name} is {lag} bytes behind the leader"
         findings.append((Health.DEGRADED, Reason("lag", text, lag, expected.maximum_lag_bytes)))
