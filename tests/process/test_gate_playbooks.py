@@ -120,6 +120,14 @@ def test_a_gate_that_cannot_be_reached_is_no_yes(estate):
     assert "IT-HAPPENED" not in done.stdout
 
 
+def test_a_gate_that_cannot_be_reached_keeps_no_fault_in_place(estate):
+    estate.control = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    estate.variables = {"gate_scenario": "drill.l4", "gate_kind": "revert", "gate_target": "diting"}
+    done = estate.play()
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("IT-HAPPENED") == 6
+
+
 def test_check_mode_predicts_a_refusal_too(estate):
     assert estate.play("--check").returncode == 0
     assert estate.records == []

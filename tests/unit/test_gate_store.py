@@ -45,6 +45,21 @@ def test_refusals_are_recorded_too_also_of_nonsense(place):
     assert [r["decision"]["allowed"] for r in place.files.journal.records()] == [False, False]
 
 
+def test_a_malformed_revert_still_takes_the_fault_back(place):
+    place.controls.stop(by="alice", reason="hands off")
+    for changes in (
+        {"target": ""},
+        {"trigger": "cron"},
+        {"incident_id": "\n"},
+        {"plan": None},
+        {"scenario": "drill.L4"},
+    ):
+        answer = place.ask(**{**UNDO, **changes})
+        assert (answer.decision.allowed, answer.decision.code) == (True, "undo")
+        assert "malformed" in answer.decision.message
+    assert not place.ask(kind="revert", target="").decision.allowed
+
+
 def test_prediction_says_the_same_and_writes_nothing(place):
     place.fail(3)
     before = {path.name: path.read_bytes() for path in place.directory.iterdir()}

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from . import approval as approval_
 from . import journal
 from .gate_policy import DEFAULT_POLICY, Needs, Policy, PolicyError, parse_policy
-from .gate_request import Request, RequestError, parse_request
+from .gate_request import Request, RequestError, is_undo, parse_request
 from .gate_state import GateState, Kind, Lever, Memory, Pause, Trigger, Unreadable
 from .verdict import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from .breaker import Breaker
@@ -43,6 +44,7 @@ __all__ = [
     "decide",
     "parse_policy",
     "parse_request",
+    "refuse_malformed",
 ]
 
 
@@ -136,6 +138,15 @@ def decide(policy: Policy | Unreadable, state: GateState, request: Request, now:
             policy_sha256,
         )
     return Decision(True, code, (), (), tuple(case.notes), request.plan_sha256, policy_sha256)
+
+
+def refuse_malformed(data: Mapping[str, Any], problems: list[str]) -> Decision:
+    """The decision on a request that cannot be read: no, unless it takes a drill's fault back."""
+    if is_undo(data):
+        return Decision(
+            allowed=True, code="undo", reasons=(), notes=tuple(f"malformed: {p}" for p in problems)
+        )
+    return Decision(False, "request_invalid", tuple(Reason("request_invalid", p) for p in problems))
 
 
 def _unheeded(policy: Policy | Unreadable, state: GateState, now: datetime) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from . import journal
 from .gate_policy import SCENARIO_PATTERN
 from .gate_state import Kind, Trigger
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,99}")
-"""Targets, actors and incident ids: safe in a file name, a log line and a terminal."""
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:@/+-]{0,99}")
+"""Targets, actors and incident ids: on one line and harmless in a log and a terminal."""
 
 REQUEST_KEYS = frozenset(
     {
@@ -96,6 +96,13 @@ def _namespace_problem(kind: Kind, scenario: str) -> str | None:
     return None
 
 
+def is_undo(data: Mapping[str, Any]) -> bool:
+    """Whether ``data``, however malformed otherwise, asks to take back what a drill did."""
+    scenario = data.get("scenario")
+    undo = {kind.value for kind in Kind if kind.is_undo}
+    return data.get("kind") in undo and isinstance(scenario, str) and scenario.startswith("drill.")
+
+
 def parse_request(data: Mapping[str, Any]) -> Request:
     """``data`` (keys: :data:`REQUEST_KEYS`) as a request.
 
@@ -110,7 +117,9 @@ def parse_request(data: Mapping[str, Any]) -> Request:
         problems.append(f"scenario: found {scenario!r}, wanted a name like l4.failover")
     for key in ("target", "actor", "incident_id"):
         if not isinstance(data[key], str) or not NAME_PATTERN.fullmatch(data[key]):
-            problems.append(f"{key}: found {data[key]!r}, wanted letters, digits and ._:@/+-, at most 100")
+            problems.append(
+                f"{key}: found {data[key]!r}, wanted letters, digits, spaces and ._:@/+-, at most 100"
+            )
     kinds = [kind for kind in Kind if kind.value == data["kind"]]
     if not kinds:
         problems.append(f"kind: found {data['kind']!r}, wanted {', '.join(k.value for k in Kind)}")

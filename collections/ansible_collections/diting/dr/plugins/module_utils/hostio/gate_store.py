@@ -194,8 +194,7 @@ class Gate:
         try:
             request = gate.parse_request(data)
         except gate.RequestError as error:
-            reasons = tuple(Reason("request_invalid", problem) for problem in error.problems)
-            decision = Decision(False, "request_invalid", reasons)
+            decision = gate.refuse_malformed(data, error.problems)
             recorded = not predict and self._record_invalid(data, decision)
             return Answer(decision, str(incident_id), recorded)
         if predict:
