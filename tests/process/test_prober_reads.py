@@ -85,8 +85,9 @@ def test_the_read_counts_rows_in_numerical_order_with_duplicates(server, program
 def test_a_replica_is_read_once_it_has_replayed_far_enough(server, standby, programs):
     programs.config("read", ports=(server.port, standby.port))
     insert(server, ("dsn", 7))
-    lsn = read(programs, f"localhost:{server.port}")["lsn"]
-    found = read(programs, f"localhost:{standby.port}", "--wait-lsn", lsn)
+    first = programs.directory / "first.json"
+    first.write_text(json.dumps(read(programs, f"localhost:{server.port}")), encoding="utf-8")
+    found = read(programs, f"localhost:{standby.port}", "--after", first)
     assert found["in_recovery"]
     assert found["found"]["dsn"]["ranges"] == [[7, 7]]
 
@@ -159,6 +160,11 @@ def test_only_a_question_to_the_server_sees_that_it_hangs(server, programs):
     finally:
         server.thaw()
     wait_until("it answers again", lambda: states(programs, "pg")[-1] == "up")
+
+
+def test_a_refusal_proves_that_the_host_lives(server, programs):
+    start_watch(programs, {"name": "host", "kind": "host", "host": "127.0.0.1", "port": 1})
+    assert states(programs, "host") == ["up"]
 
 
 def test_the_watcher_tells_a_readonly_server(server, standby, programs):

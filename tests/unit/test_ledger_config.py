@@ -50,7 +50,12 @@ def test_the_documented_prober_examples_load(tmp_path, example):
 
 def test_the_documented_watcher_example_loads(tmp_path):
     (example,) = examples("targets")
-    assert [t.kind for t in load_watch(save(tmp_path, example)).targets] == ["tcp", "https", "postgres"]
+    assert [t.kind for t in load_watch(save(tmp_path, example)).targets] == [
+        "host",
+        "tcp",
+        "https",
+        "postgres",
+    ]
 
 
 def test_the_documented_judge_example_loads(tmp_path):

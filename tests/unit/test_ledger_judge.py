@@ -205,6 +205,15 @@ def test_a_replica_that_lacks_rows_fails():
     assert result["servers"]["pg3"]["differs_from_primary"] == 2
 
 
+@pytest.mark.parametrize("lsn", ["0/5000147", None])
+def test_a_replica_that_was_read_too_early_proves_nothing(lsn):
+    run = Run(fate=DOWN)
+    ledger = run.ledger()
+    early = {**found([ledger], host="pg3", in_recovery=True, missing={7, 8}), "lsn": lsn}
+    result = verdict_of(run, documents=[found([ledger]), early])
+    assert (result["verdict"], codes(result)) == ("INVALID", {"replica_behind"})
+
+
 def test_a_replica_that_was_not_read_is_invalid():
     assert "replica_not_read" in codes(verdict_of(Run(fate=DOWN), replicas=("pg3",)), "INVALID")
 

@@ -61,6 +61,7 @@ def add_parser(sub: Any) -> None:
     read.add_argument("--run-id", required=True)
     read.add_argument("--host", required=True, help="one of connection.hosts")
     read.add_argument("--wait-lsn", help="wait until this replica has replayed so far")
+    read.add_argument("--after", type=Path, help="wait for the position in this earlier read's file")
     read.add_argument("--timeout-seconds", type=float, default=60.0)
     read.add_argument("--out", type=Path, help="write here instead of to stdout")
     read.set_defaults(func=_read)
@@ -194,7 +195,7 @@ def _read(args: argparse.Namespace) -> int:
             load_prober(args.config),
             run_id=args.run_id,
             host=args.host,
-            wait_lsn=args.wait_lsn,
+            wait_lsn=args.wait_lsn or _position(args.after),
             timeout_seconds=args.timeout_seconds,
         )
     except ConfigError as error:
@@ -208,6 +209,18 @@ def _read(args: argparse.Namespace) -> int:
     else:
         args.out.write_text(text, encoding="utf-8")
     return 0
+
+
+def _position(earlier: Path | None) -> str | None:
+    """The position at which another server was read; that server's own read waits for nothing."""
+    from ..ledger.reader import ReadError
+
+    if earlier is None:
+        return None
+    try:
+        return str(json.loads(earlier.read_text(encoding="utf-8"))["lsn"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReadError(f"--after: {earlier} is not the output of an earlier read: {error!r}") from error
 
 
 def _judge(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.verdict import Reason
+from .model import lsn_value
 from .series import NS, latencies, percentile
 from .timing import Recovery, acks, largest_gap
 
@@ -193,6 +194,12 @@ def reads_sound(founds: Sequence[Found], settings: Settings) -> list[Reason]:
             Reason("foreign_server", "the servers read are not one cluster", sorted(map(str, systems)), 1)
         )
     return found
+
+
+def behind(replica: Found, primary: Found) -> bool:
+    """The replica was read too early: a difference then says nothing about it."""
+    mine, wanted = lsn_value(replica.lsn), lsn_value(primary.lsn)
+    return mine is None or wanted is None or mine < wanted
 
 
 def data_safe(path: str, sets: Sets, settings: Settings) -> list[Reason]:

@@ -98,7 +98,7 @@ class ProberConfig:
 
 @dataclass(frozen=True)
 class Target:
-    """One thing the watcher looks at; ``kind`` is tcp, https or postgres. Durations in seconds."""
+    """One thing the watcher looks at; ``kind`` is host, tcp, https or postgres. Durations in seconds."""
 
     name: str
     kind: str
@@ -191,8 +191,9 @@ def _watch(top: Fields) -> WatchConfig:
     )
 
 
-DEFAULT_INTERVALS = {"tcp": 0.02, "https": 0.25, "postgres": 0.1}
-"""A TLS handshake fifty times a second would be a load of its own on a small machine."""
+DEFAULT_INTERVALS = {"host": 0.02, "tcp": 0.05, "https": 0.25, "postgres": 0.1}
+"""Looking must not be a load of its own: PostgreSQL forks for each connection (2 ms of a core), a TLS
+handshake costs more, a refusal by the kernel costs nothing."""
 
 
 def _target(fields: Fields) -> Target:
@@ -201,7 +202,7 @@ def _target(fields: Fields) -> Target:
     interval = fields.number("interval_seconds", DEFAULT_INTERVALS.get(kind, 1), minimum=0.005, maximum=10)
     deadline = fields.number("deadline_seconds", 0.2, minimum=0.01, maximum=10)
     target = Target(name, kind, interval, deadline)
-    if kind == "tcp":
+    if kind in ("host", "tcp"):
         target = Target(
             name,
             kind,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -51,11 +52,11 @@ def prioritise() -> str:
         pass
     else:
         return f"realtime {REALTIME_PRIORITY}"
-    try:
+    # Without the right to raise it further, what the unit asked for stays.
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    except OSError:
-        return "normal"
-    return f"nice {NICENESS}"
+    found = os.getpriority(os.PRIO_PROCESS, 0)
+    return f"nice {found}" if found < 0 else "normal"
 
 
 def notify(message: str) -> None:

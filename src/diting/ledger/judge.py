@@ -140,7 +140,16 @@ def _servers(
             "found": {path: sum(counts.values()) for path, counts in found.counts.items()},
             "differs_from_primary": differing,
         }
-        if differing and found.in_recovery:
+        if found.in_recovery and primary is not None and checks.behind(found, primary):
+            findings.invalid.append(
+                Reason(
+                    "replica_behind",
+                    f"{found.host} was read before it had replayed what the primary's read saw",
+                    found.lsn,
+                    primary.lsn,
+                )
+            )
+        elif differing and found.in_recovery:
             findings.unsafe.append(
                 Reason(
                     "replica_differs",

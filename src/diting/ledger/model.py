@@ -154,6 +154,15 @@ def parse_found(document: dict[str, Any]) -> Found:
     )
 
 
+def lsn_value(text: str | None) -> int | None:
+    """An LSN such as 0/3000148 as a number of bytes; None of what is none."""
+    try:
+        high, low = (text or "").split("/")
+        return (int(high, 16) << 32) + int(low, 16)
+    except ValueError:
+        return None
+
+
 def ranges(seqs: Iterable[int]) -> list[list[int]]:
     """Sorted numbers as inclusive ranges."""
     out: list[list[int]] = []

@@ -143,6 +143,17 @@ class TcpProbe(Probe):
         return "up"
 
 
+class HostProbe(TcpProbe):
+    """The host's kernel answers, be it with a refusal: silence means the host or its link is gone."""
+
+    async def look(self) -> str:
+        """Connect to a port nobody listens on; a RST comes from a live kernel."""
+        try:
+            return await super().look()
+        except ConnectionRefusedError:
+            return "up"
+
+
 class HttpsProbe(Probe):
     """A URL answers with the expected status; any other answer is the state ``http_<status>``."""
 
@@ -204,6 +215,7 @@ class PostgresProbe(Probe):
 
 
 PROBES: dict[str, type[Probe]] = {
+    "host": HostProbe,
     "tcp": TcpProbe,
     "https": HttpsProbe,
     "postgres": PostgresProbe,
