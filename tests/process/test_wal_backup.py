@@ -7,11 +7,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.wal_cluster import BIN, PG_BIN, ROOT, Cluster, Host, S3Server, as_postgres, wait_until
+from support.wal_cluster import BIN, PG_BIN, ROOT, Cluster, Host, S3Server, as_postgres, own, wait_until
 from support.wal_fixtures import base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process
@@ -81,6 +82,39 @@ def test_first_backup_is_taken_once(
     metadata.write_text(json.dumps({**found, "system_identifier": 1}))
     code, said = tool(host, "first-backup", "--check")
     assert (code, said["changed"]) == (0, True)
+
+
+def test_the_first_backup_can_be_restored(
+    archiving: Cluster,
+    host: Host,
+    settings: dict[str, str],
+    store: S3Server,
+    base: Path,
+    clusters: Callable[..., Cluster],
+) -> None:
+    """Backup by WAL-G, WAL by the commands of ours, and every row is back."""
+    host.write(settings, restore_target_seconds=60)
+    install_compat(archiving, base)
+    archiving.sql("create table kept as select generate_series(1, 1000) n")
+    assert tool(host, "first-backup")[0] == 0
+    archiving.sql("insert into kept select generate_series(1001, 3000)")
+    last = archiving.fill_segment()
+    wait_until("it is archived", lambda: f"{last}.lz4" in store.objects())
+    archiving.stop()
+
+    target = base / "fetched"
+    as_postgres("mkdir", "-m", "700", target, cwd=base)
+    done = as_postgres(
+        host.walg, "--config", host.walg_config, "backup-fetch", target, "LATEST", cwd=base, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    restored = clusters("restored", target)
+    restored.configure(restore_command=host.restore(), archive_mode="off", recovery_target_action="promote")
+    (restored.data / "recovery.signal").touch()
+    own(restored.data / "recovery.signal")
+    restored.start()
+    wait_until("it is promoted", lambda: restored.sql("select pg_is_in_recovery()") == "f")
+    assert restored.sql("select count(*), sum(n) from kept") == "3000|4501500"
 
 
 def test_the_database_of_the_compat_functions_is_the_only_one_touched(archiving: Cluster, base: Path) -> None:
