@@ -29,16 +29,20 @@ def _inventory() -> dict[str, Any]:
     return yaml.safe_load((SCENARIO / "inventory" / "hosts.yml").read_text(encoding="utf-8"))["all"]
 
 
+def home() -> Path:
+    """The scenario's own state on the controller: keys, secrets, power control."""
+    return Path(os.environ.get("DITING_LAB_HOME") or "/var/lib/diting-lab") / _inventory()["vars"]["lab_name"]
+
+
 @pytest.fixture(scope="session")
 def host(tmp_path_factory):
     """The scenario's host by SSH, with its pinned key."""
     inventory = _inventory()
     (entry,) = inventory["children"]["lab_hosts"]["hosts"].values()
-    home = Path(os.environ.get("DITING_LAB_HOME") or "/var/lib/diting-lab") / inventory["vars"]["lab_name"]
     config = tmp_path_factory.mktemp("ssh") / "config"
     config.write_text(
-        f"Host *\n  UserKnownHostsFile {home}/ssh/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
-        f"  StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  IdentityFile {home}/ssh/id_ed25519\n"
+        f"Host *\n  UserKnownHostsFile {home()}/ssh/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
+        f"  StrictHostKeyChecking yes\n  IdentitiesOnly yes\n  IdentityFile {home()}/ssh/id_ed25519\n"
     )
     return testinfra.get_host(f"ssh://root@{entry['ansible_host']}", ssh_config=str(config))
 

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host that controls and probes: the command, the gate and its lever, the proxy without databases."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from support.lab_host import (
+    changed,
+    failed_units,
+    listening,
+    modes,
+    playbook,
+    run,
+    unit,
+    world_readable_secrets,
+)
+from support.tree import ROOT
+
+ADDRESS = "10.89.83.11"
+
+
+def test_listens_for_the_database_and_for_nothing_else(host):
+    assert listening(host) == {"0.0.0.0:5000 haproxy", "0.0.0.0:5001 haproxy"}
+
+
+@pytest.mark.parametrize("name", ["chrony.service", "haproxy.service"])
+def test_service_runs_and_starts_at_boot(host, name):
+    state = unit(host, name, "ActiveState", "UnitFileState")
+    assert state == {"ActiveState": "active", "UnitFileState": "enabled"}, run(
+        host, f"journalctl -u {name} -n 50"
+    )
+
+
+def test_nothing_has_failed(host):
+    assert not {name for name in failed_units(host) if not name.startswith("systemd-ask-password")}
+
+
+def test_files_have_exactly_these_owners_and_modes(host):
+    wanted = {
+        "/etc/diting/pki/ca": "700 root:root",
+        "/etc/diting/pki/ca/ca.key": "600 root:root",
+        "/etc/diting/pki/host.key": "640 root:diting-pki",
+        "/etc/diting/client/prober.pgpass": "600 diting:diting",
+        "/etc/diting/gate/policy.json": "644 root:root",
+        "/var/lib/diting/gate": "750 root:root",
+        "/var/lib/diting/journal": "2770 root:diting-journal",
+        "/opt/diting": "755 root:root",
+        "/opt/diting/releases": "755 root:root",
+    }
+    assert modes(host, *wanted) == wanted
+
+
+def test_no_secret_is_readable_by_everybody(host):
+    assert not world_readable_secrets(host, "/etc", "/opt", "/usr/local", "/var/lib", "/home", "/tmp")
+
+
+def test_the_command_is_the_release_that_current_points_at(host):
+    target = run(host, "readlink -f /usr/local/bin/diting").strip()
+    releases = run(host, "ls /opt/diting/releases").split()
+    assert target.startswith("/opt/diting/releases/")
+    assert len(releases) == 1
+    version = (ROOT / "src/diting/__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
+    assert releases[0].startswith(version)
+    assert run(host, "diting --version") == f"diting {version}\n"
+
+
+def test_no_compiler_and_no_index_was_needed(host):
+    assert host.run("command -v gcc cc make").rc != 0
+    packages = json.loads(run(host, "/opt/diting/current/bin/python -m pip list --format json"))
+    assert {item["name"] for item in packages} >= {"diting"}
+
+
+def test_the_lever_stops_a_request_and_says_why(host):
+    """One command, no database, no controller."""
+    run(host, "diting gate stop --reason 'molecule pulls the lever'")
+    try:
+        assert modes(host, "/var/lib/diting/gate/STOP")
+        status = host.run("diting gate status")
+        assert "molecule pulls the lever" in status.stdout
+    finally:
+        run(host, "diting gate resume --reason 'molecule is done'")
+    assert not modes(host, "/var/lib/diting/gate/STOP")
+    done = host.run("diting gate verify-journal")
+    assert done.rc == 0, done.stdout + done.stderr
+
+
+def test_an_edited_journal_is_noticed(host):
+    run(host, "diting gate stop --reason one && diting gate resume --reason two")
+    journal = "/var/lib/diting/gate/journal.jsonl"
+    run(host, f"cp -p {journal} /root/journal.good")
+    try:
+        run(host, f"sed -i '$ s/two/TWO/' {journal}")
+        assert host.run("diting gate verify-journal").rc != 0
+    finally:
+        run(host, f"mv /root/journal.good {journal}")
+    assert host.run("diting gate verify-journal").rc == 0
+
+
+def test_the_proxy_takes_no_client_while_there_is_no_database():
+    """A connection that is accepted and then hangs would cost every client its whole timeout."""
+    with socket.create_connection((ADDRESS, 5000), timeout=5) as connection:
+        connection.settimeout(5)
+        assert connection.recv(1) == b""
+
+
+def test_the_proxy_shows_both_members_down(host):
+    asked = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
+        "s.sendall(b'show stat\\n'); print(b''.join(iter(lambda: s.recv(65536), b'')).decode())"
+    )
+    text = run(host, f'python3 -c "{asked}"')
+    rows = [line.split(",") for line in text.splitlines() if line and not line.startswith("#")]
+    servers = [(row[0], row[1], row[17].split()[0]) for row in rows if row[1] not in ("FRONTEND", "BACKEND")]
+    assert len(servers) == 4
+    assert {name for _, name, _ in servers} == {"pg1", "pg2"}
+    assert {state for _, _, state in servers} == {"DOWN"}
+
+
+def test_checks_of_the_proxy_verify_the_authority(host):
+    text = run(host, "cat /etc/haproxy/haproxy.cfg")
+    assert "verify none" not in text
+    assert "verify required" in text
+    assert "on-marked-down shutdown-sessions" in text
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"haproxy_backends": []}, "haproxy_backends"),
+        ({"haproxy_write_port": 5001}, "haproxy_"),
+        ({"gate_policy": {"schema_version": 1}}, "policy"),
+        ({"guard_runtime_keep_releases": 0}, "guard_runtime_keep_releases"),
+    ],
+    ids=["no backends", "one port twice", "half a policy", "keep nothing"],
+)
+def test_a_wrong_variable_is_refused_by_name_before_anything_changes(variables, named):
+    done = playbook("converge.yml", "--check", "--extra-vars", json.dumps(variables))
+    assert done.returncode != 0
+    assert named in done.stdout
+    assert changed(done) == 0
+
+
+def test_verify_sees_what_is_broken(host):
+    run(host, "chmod 0644 /etc/diting/pki/host.key")
+    try:
+        done = playbook("verify_roles.yml")
+        assert done.returncode != 0
+        assert "host.key" in done.stdout
+    finally:
+        run(host, "chmod 0640 /etc/diting/pki/host.key")

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A database host: what runs, what listens, who may read what, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.lab_host import (
+    changed,
+    failed_units,
+    journal_lines,
+    listening,
+    modes,
+    playbook,
+    run,
+    suid,
+    unit,
+    world_readable_secrets,
+)
+
+ADDRESS = "10.89.81.11"
+
+ASK = """python3 - <<'PY'
+import json, ssl, urllib.error, urllib.request
+context = ssl.create_default_context(cafile="/etc/diting/pki/ca.crt")
+if {certificate}:
+    context.load_cert_chain("/etc/diting/pki/host.crt", "/etc/diting/pki/host.key")
+request = urllib.request.Request("https://db1:8008{path}", method="{method}", data={data})
+request.add_header("Content-Type", "application/json")
+try:
+    answer = urllib.request.urlopen(request, context=context, timeout=10)
+except urllib.error.HTTPError as error:
+    answer = error
+print(json.dumps([answer.status, answer.read().decode()]))
+PY"""
+
+
+def ask(host, path: str, method: str = "GET", *, certificate: bool = False) -> tuple[int, str]:
+    """Status and body that Patroni's REST interface answers."""
+    data = 'b"{}"' if method != "GET" else None
+    status, body = json.loads(
+        run(host, ASK.format(path=path, method=method, certificate=certificate, data=data))
+    )
+    return status, body
+
+
+def query(host, sql: str) -> str:
+    """What the server answers its superuser, unaligned."""
+    return run(
+        host, f"cd /; runuser -u postgres -- psql --no-psqlrc -qAt -v ON_ERROR_STOP=1 <<'SQL'\n{sql}\nSQL"
+    )
+
+
+def test_listens_on_its_own_address_and_nowhere_else(host):
+    assert listening(host) == {
+        f"{ADDRESS}:2379 etcd",
+        "127.0.0.1:2379 etcd",
+        f"{ADDRESS}:2380 etcd",
+        f"{ADDRESS}:8008 patroni",
+        f"{ADDRESS}:5432 postgres",
+        "127.0.0.1:5432 postgres",
+    }
+
+
+@pytest.mark.parametrize("name", ["chrony.service", "etcd.service", "patroni.service", "etcd-snapshot.timer"])
+def test_service_runs_and_starts_at_boot(host, name):
+    state = unit(host, name, "ActiveState", "UnitFileState")
+    assert state == {"ActiveState": "active", "UnitFileState": "enabled"}, run(
+        host, f"journalctl -u {name} -n 50"
+    )
+
+
+@pytest.mark.parametrize("name", ["postgresql.service", "postgresql@15-main.service"])
+def test_the_distribution_cannot_start_the_server_beside_patroni(host, name):
+    assert unit(host, name, "LoadState") == {"LoadState": "masked"}
+
+
+def test_nothing_has_failed(host):
+    assert not {name for name in failed_units(host) if not name.startswith("systemd-ask-password")}
+
+
+def test_services_may_do_no_more_than_they_need(host):
+    wanted = {"NoNewPrivileges": "yes", "CapabilityBoundingSet": ""}
+    names = (*wanted, "User", "KillMode", "OOMScoreAdjust")
+    assert unit(host, "etcd", *names) == wanted | {
+        "User": "etcd",
+        "KillMode": "control-group",
+        "OOMScoreAdjust": "-999",
+    }
+    # KillMode=process: Patroni may be restarted without taking the database down.
+    assert unit(host, "patroni", *names) == wanted | {
+        "User": "postgres",
+        "KillMode": "process",
+        "OOMScoreAdjust": "-900",
+    }
+
+
+def test_files_have_exactly_these_owners_and_modes(host):
+    wanted = {
+        "/etc/diting/pki/ca.crt": "644 root:root",
+        "/etc/diting/pki/host.crt": "644 root:root",
+        "/etc/diting/pki/host.key": "640 root:diting-pki",
+        "/etc/diting/pki/ca": "700 root:root",
+        "/etc/diting/pki/ca/ca.key": "600 root:root",
+        "/etc/etcd/etcdctl.env": "600 root:root",
+        "/etc/patroni/patroni.yml": "640 root:postgres",
+        "/etc/wal-g/wal-g.json": "600 postgres:postgres",
+        "/var/lib/diting/journal": "2770 root:diting-journal",
+        "/var/lib/postgresql/15/main": "700 postgres:postgres",
+        "/usr/local/bin/wal-g": "755 root:root",
+    }
+    assert modes(host, *wanted) == wanted
+
+
+def test_no_secret_is_readable_by_everybody(host):
+    assert not world_readable_secrets(host, "/etc", "/opt", "/usr/local", "/var/lib", "/home", "/tmp")
+
+
+def test_only_these_users_read_the_hosts_key(host):
+    assert set(run(host, "getent group diting-pki").strip().split(":")[3].split(",")) == {"etcd", "postgres"}
+
+
+def test_roles_add_no_setuid_program(host):
+    assert not [path for path in suid(host) if not path.startswith(("/usr/bin/", "/usr/sbin/", "/usr/lib/"))]
+
+
+def test_server_keeps_the_settings_that_recovery_stands_on(host):
+    sql = (
+        "select json_object_agg(name, setting) from pg_settings where name in "
+        "('data_checksums', 'wal_log_hints', 'archive_mode', 'ssl', 'password_encryption', 'full_page_writes')"
+    )
+    assert json.loads(query(host, sql)) == {
+        "data_checksums": "on",
+        "wal_log_hints": "on",
+        "archive_mode": "on",
+        "ssl": "on",
+        "password_encryption": "scram-sha-256",
+        "full_page_writes": "on",
+    }
+
+
+def test_accounts_are_exactly_these_and_may_exactly_this(host):
+    sql = (
+        "select json_object_agg(rolname, concat_ws(' ', case when rolsuper then 'super' end, "
+        "case when rolreplication then 'replication' end, case when rolcreaterole then 'createrole' end, "
+        "case when rolcreatedb then 'createdb' end, case when rolbypassrls then 'bypassrls' end)) "
+        "from pg_roles where not starts_with(rolname, 'pg_')"
+    )
+    assert json.loads(query(host, sql)) == {
+        "postgres": "super replication createrole createdb bypassrls",
+        "replicator": "replication",
+        "rewind": "",
+        "diting_app": "",
+        "diting_prober": "",
+    }
+
+
+def test_no_password_is_stored_in_a_weak_form(host):
+    sql = "select count(*) from pg_authid where rolcanlogin and rolpassword not like 'SCRAM-SHA-256$%'"
+    assert query(host, sql).strip() == "0"
+
+
+def test_network_login_is_by_tls_only_and_never_for_the_clusters_own_accounts(host):
+    sql = (
+        "select json_agg(json_build_array(type, user_name[1], auth_method) order by line_number) "
+        "from pg_hba_file_rules where type <> 'local'"
+    )
+    rules = json.loads(query(host, sql))
+    assert {kind for kind, _, _ in rules} == {"hostssl"}
+    assert {method for _, _, method in rules} == {"scram-sha-256", "reject"}
+    for name in ("postgres", "replicator", "rewind"):
+        done = host.run(f"psql 'host={ADDRESS} user={name} dbname=postgres sslmode=require' -c 'select 1'")
+        assert done.rc != 0
+    done = host.run(f"psql 'host={ADDRESS} user=diting_app dbname=diting sslmode=disable' -c 'select 1'")
+    assert "no pg_hba.conf entry" in done.stderr or "rejects connection" in done.stderr
+    done = host.run(f"psql 'host={ADDRESS} user=diting_app dbname=diting sslmode=require' -c 'select 1'")
+    assert "client certificate" in done.stderr, done.stderr
+
+
+def test_etcd_answers_nobody_without_a_certificate(host):
+    done = host.run(
+        f"env -i PATH=$PATH ETCDCTL_API=3 etcdctl --endpoints https://{ADDRESS}:2379 "
+        "--cacert /etc/diting/pki/ca.crt --command-timeout 5s get / --prefix --keys-only"
+    )
+    assert done.rc != 0
+    assert "/service/" not in done.stdout
+    plain = host.run(
+        f"env -i PATH=$PATH ETCDCTL_API=3 etcdctl --endpoints http://{ADDRESS}:2379 --command-timeout 5s get /"
+    )
+    assert plain.rc != 0
+
+
+def test_anybody_may_ask_patroni_and_only_a_certificate_may_order(host):
+    assert ask(host, "/primary")[0] == 200
+    assert ask(host, "/replica")[0] == 503
+    assert ask(host, "/restart", "POST")[0] in (401, 403)
+    assert ask(host, "/config", "PATCH")[0] in (401, 403)
+
+
+def test_the_preset_in_force_is_the_preset_asked_for(host):
+    dcs = json.loads(ask(host, "/config")[1])
+    assert (dcs["ttl"], dcs["loop_wait"], dcs["retry_timeout"]) == (20, 1, 9)
+    assert dcs["failsafe_mode"] is True
+
+
+def test_role_changes_are_in_the_journal(host):
+    lines = journal_lines(host, "/var/lib/diting/journal/patroni.jsonl")
+    assert lines
+    assert all({"ts", "mono_ns", "source", "event"} <= set(line) for line in lines)
+    assert lines[-1]["source"] == "patroni"
+
+
+def test_there_is_a_full_backup_and_wal_arrives(host):
+    listed = run(host, "runuser -u postgres -- wal-g --config /etc/wal-g/wal-g.json backup-list 2>&1")
+    assert listed.count("base_") == 1, listed
+    sql = "select pg_switch_wal() is not null; select last_failed_wal is null from pg_stat_archiver"
+    assert query(host, sql).split() == ["t", "t"]
+
+
+def test_the_installed_wal_g_says_what_it_is(host):
+    record = json.loads(run(host, "cat /etc/wal-g/installed.json"))
+    assert record["sha256"] == run(host, "sha256sum /usr/local/bin/wal-g").split()[0]
+    assert record["version"] in run(host, "wal-g --version 2>&1")
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"patroni_presets": {"default": {"ttl": 20, "loop_wait": 5, "retry_timeout": 9}}}, "loop_wait"),
+        ({"patroni_preset": "quick"}, "quick"),
+        ({"patroni_superuser_password": ""}, "patroni_superuser_password"),
+        ({"etcd_heartbeat_interval_ms": 5}, "etcd_heartbeat_interval_ms"),
+        ({"etcd_hosts": ["db1", "db2"]}, "etcd_hosts"),
+        ({"walg_install_method": "release"}, "walg_release_sha256"),
+        ({"postgresql_networks": []}, "postgresql_networks"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_variable_is_refused_by_name_before_anything_changes(variables, named):
+    done = playbook("converge.yml", "--check", "--extra-vars", json.dumps(variables))
+    assert done.returncode != 0
+    assert named in done.stdout
+    assert changed(done) == 0
+
+
+def test_verify_sees_what_is_broken(host):
+    run(host, "chmod 0644 /etc/diting/pki/host.key")
+    try:
+        done = playbook("verify_roles.yml")
+        assert done.returncode != 0
+        assert "host.key" in done.stdout
+    finally:
+        run(host, "chmod 0640 /etc/diting/pki/host.key")
