@@ -150,20 +150,53 @@ EXAMPLES = r"""
 
 RETURN = r"""
 decision:
-  description:
-    - The gate's answer with C(allowed), C(code), C(message), C(reasons), C(requires), C(notes), C(plan_sha256) and
-      C(policy_sha256). Each of C(reasons) has C(code), C(message), C(observed) and C(limit).
+  description: The gate's answer.
   returned: when O(action=request)
   type: dict
-  sample:
-    allowed: false
-    code: stopped
-    message: "Refused: the stop-all lever is pulled since 2026-01-31T23:59:59.000000Z by alice (hands off)."
-    notes: []
-    plan_sha256: 44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
-    policy_sha256: 0a30ad3d10078d483e74b3d787d93c2b44370111f019b4ea5ed68cf9d79af3c5
-    reasons: [{code: stopped, message: the stop-all lever is pulled, observed: hands off, limit: null}]
-    requires: [resume]
+  contains:
+    allowed:
+      description: Whether it may be done.
+      returned: always
+      type: bool
+      sample: false
+    code:
+      description: The first objection's code, or why it is allowed.
+      returned: always
+      type: str
+      sample: stopped
+    message:
+      description: The decision as a sentence.
+      returned: always
+      type: str
+      sample: "Refused: the stop-all lever is pulled since 2026-01-31T23:59:59.000000Z by alice (hands off)."
+    reasons:
+      description: All objections.
+      returned: always
+      type: list
+      elements: dict
+      sample: [{code: stopped, message: the stop-all lever is pulled, observed: hands off, limit: null}]
+    requires:
+      description: What would let the request through.
+      returned: always
+      type: list
+      elements: str
+      sample: [resume]
+    notes:
+      description: What did not decide anything and is worth knowing.
+      returned: always
+      type: list
+      elements: str
+      sample: []
+    plan_sha256:
+      description: Hash of the plan, to which an approval must be bound; null if the request could not be read.
+      returned: always
+      type: str
+      sample: 44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a
+    policy_sha256:
+      description: Hash of the policy that decided; null if it could not be read.
+      returned: always
+      type: str
+      sample: 0a30ad3d10078d483e74b3d787d93c2b44370111f019b4ea5ed68cf9d79af3c5
 incident_id:
   description: The incident that the request belongs to.
   returned: when O(action=request) or O(action=complete)
