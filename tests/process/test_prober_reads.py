@@ -85,6 +85,7 @@ def test_the_read_counts_rows_in_numerical_order_with_duplicates(server, program
 def test_a_replica_is_read_once_it_has_replayed_far_enough(server, standby, programs):
     programs.config("read", ports=(server.port, standby.port))
     insert(server, ("dsn", 7))
+    server.value("SELECT pg_switch_wal()")  # the end of a segment is a position of its own
     first = programs.directory / "first.json"
     first.write_text(json.dumps(read(programs, f"localhost:{server.port}")), encoding="utf-8")
     found = read(programs, f"localhost:{standby.port}", "--after", first)

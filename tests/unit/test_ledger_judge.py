@@ -214,6 +214,13 @@ def test_a_replica_that_was_read_too_early_proves_nothing(lsn):
     assert (result["verdict"], codes(result)) == ("INVALID", {"replica_behind"})
 
 
+def test_a_replica_that_holds_everything_early_is_as_good():
+    run = Run(fate=DOWN)
+    ledger = run.ledger()
+    early = {**found([ledger], host="pg3", in_recovery=True), "lsn": "0/1"}
+    assert verdict_of(run, documents=[found([ledger]), early])["verdict"] == "PASS"
+
+
 def test_a_replica_that_was_not_read_is_invalid():
     assert "replica_not_read" in codes(verdict_of(Run(fate=DOWN), replicas=("pg3",)), "INVALID")
 

@@ -140,7 +140,9 @@ def _servers(
             "found": {path: sum(counts.values()) for path, counts in found.counts.items()},
             "differs_from_primary": differing,
         }
-        if found.in_recovery and primary is not None and checks.behind(found, primary):
+        if not differing or not found.in_recovery:
+            continue
+        if primary is not None and checks.behind(found, primary):
             findings.invalid.append(
                 Reason(
                     "replica_behind",
@@ -149,7 +151,7 @@ def _servers(
                     primary.lsn,
                 )
             )
-        elif differing and found.in_recovery:
+        else:
             findings.unsafe.append(
                 Reason(
                     "replica_differs",
