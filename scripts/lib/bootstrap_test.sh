@@ -1,0 +1,35 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Sourced by scripts/test after bootstrap.sh: what only tests need. A package that cannot be installed is
+# no failure here; the tests that need it are counted as skipped, with the reason.
+
+test_packages() { # stages asked for, none for all
+  local stages=" $* "
+  command -v shellcheck >/dev/null || echo shellcheck
+  case "$stages" in "  " | *" process "*) ;; *) return 0 ;; esac
+  command -v chromium >/dev/null || echo chromium
+  [ -x /usr/lib/postgresql/15/bin/initdb ] || echo postgresql-15
+}
+
+test_install() {
+  # Tests start servers of their own; the package would make and start one that nobody asked for.
+  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+  fi
+  apt-get update -q -o DPkg::Lock::Timeout=300 &&
+    apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@"
+}
+
+test_bootstrap() {
+  local -a missing
+  mapfile -t missing < <(test_packages "$@")
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  echo "setup: Debian packages to install for tests: ${missing[*]}" >&2
+  export DEBIAN_FRONTEND=noninteractive
+  # In a subshell: bootstrap_step leaves the shell when it fails.
+  (bootstrap_step "installing ${#missing[@]} packages for tests" test_install "${missing[@]}") ||
+    echo "setup: going on without ${missing[*]}; what needs them is skipped and named" >&2
+}
+
+test_bootstrap "$@"
