@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import pwd
@@ -42,17 +43,40 @@ def install_commands() -> None:
         (BIN / name).symlink_to(packed.stdout.strip())
 
 
-def find_program(name: str, variable: str, *patterns: str) -> Path:
-    """Binary named by an environment variable, or the newest that the cache holds; skips if none."""
+@functools.cache
+def walg() -> Path:
+    """The WAL-G of DITING_TEST_WALG, else the one the repository builds; skips when neither is to be had."""
+    return _program(
+        "DITING_TEST_WALG",
+        ["tools/walg", "github.com/wal-g/wal-g/main/pg", "wal-g"],
+        "-s -w -X github.com/wal-g/wal-g/cmd/pg.WalgVersion=v0.2.19",
+        {"CGO_ENABLED": "1", "GOFLAGS": "-mod=readonly", "GONOSUMDB": "github.com/wal-g/wal-g"},
+    )
+
+
+@functools.cache
+def versitygw() -> Path:
+    """The S3 server of DITING_TEST_VERSITYGW, else the one the repository builds; skips like walg()."""
+    return _program(
+        "DITING_TEST_VERSITYGW",
+        ["tools/versitygw", "github.com/versity/versitygw/cmd/versitygw", "versitygw"],
+        "-s -w -X main.Version=v1.7.0 -X main.Build=module",
+        {"CGO_ENABLED": "0"},
+    )
+
+
+def _program(variable: str, what: list[str], flags: str, environment: dict[str, str]) -> Path:
     named = os.environ.get(variable)
     if named:
         return Path(named)
-    cache = Path(os.environ.get("DITING_CACHE", "/var/cache/diting"))
-    found = [path for pattern in patterns for path in cache.glob(pattern) if os.access(path, os.X_OK)]
-    found += [Path(path) for path in [shutil.which(name)] if path]
-    if not found:
-        pytest.skip(f"{name} is not built: {variable} is not set and {cache} holds none of {patterns}")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    # The same words as in the role, so that both share one build in the cache.
+    words = [ROOT / "scripts/lib/go.sh", "build", ROOT / what[0], *what[1:], "-ldflags", flags]
+    done = subprocess.run(
+        words, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"{what[2]} cannot be built here and {variable} is not set: {done.stderr.strip()[-300:]}")
+    return Path(done.stdout.strip().splitlines()[-1])
 
 
 def require_postgres() -> None:

@@ -15,10 +15,11 @@ from support.wal_cluster import (
     Cluster,
     Host,
     S3Server,
-    find_program,
     install_commands,
     own,
     require_postgres,
+    versitygw,
+    walg,
 )
 
 
@@ -43,9 +44,8 @@ def base() -> Iterator[Path]:
 @pytest.fixture
 def store(base: Path) -> Iterator[S3Server]:
     """A running S3 server with an empty bucket."""
-    binary = find_program("versitygw", "DITING_TEST_VERSITYGW", "build/versitygw-*/versitygw")
     (base / "s3").mkdir()
-    server = S3Server(binary, base / "s3")
+    server = S3Server(versitygw(), base / "s3")
     server.start()
     yield server
     server.stop()
@@ -54,11 +54,10 @@ def store(base: Path) -> Iterator[S3Server]:
 @pytest.fixture
 def host(base: Path, store: S3Server) -> Host:
     """The wrappers' files, pointing at the S3 server."""
-    walg = find_program("wal-g", "DITING_TEST_WALG", "build/wal-g-*/wal-g")
     install_commands()
     (base / "etc").mkdir()
     own(base / "etc")
-    result = Host(base / "etc", walg)
+    result = Host(base / "etc", walg())
     result.write(store.settings())
     return result
 
