@@ -8,7 +8,6 @@ server commits to disk as in production; everything lies in a temporary folder a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -24,12 +23,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diting.cli.main import UsageParser
 from diting.core.verdict import EXIT_USAGE
 from diting.ledger.checks import missed_slots
 from diting.ledger.rundir import read_ledger
 from diting.ledger.series import latency_summary
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
 PG_BIN = Path("/usr/lib/postgresql/15/bin")
@@ -66,7 +67,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").split("\n")[0])
+    parser = UsageParser(prog="scripts/bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rates", default="100,200,500,1000", help="slots per second and path")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one run")
