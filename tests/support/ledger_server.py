@@ -67,20 +67,27 @@ class Server:
         if os.geteuid() != 0:
             pytest.skip("only root can start PostgreSQL as user postgres")
         server = cls(_home("diting-ledger-"), free_port())
-        (server.base / "pwfile").write_text("super\n", encoding="ascii")
-        server.as_postgres(
-            *(PG_BIN / "initdb", "-D", server.data, "-A", "scram-sha-256", "-k", "-N"),
-            *("--pwfile", server.base / "pwfile"),
+        try:
+            server._set_up()
+        except BaseException:
+            server.destroy()
+            raise
+        return server
+
+    def _set_up(self) -> None:
+        (self.base / "pwfile").write_text("super\n", encoding="ascii")
+        self.as_postgres(
+            *(PG_BIN / "initdb", "-D", self.data, "-A", "scram-sha-256", "-k", "-N"),
+            *("--pwfile", self.base / "pwfile"),
         )
-        _certificate(server.base)
-        server.configure(CONFIG)
-        server.start()
-        with server.admin("postgres") as conn:
+        _certificate(self.base)
+        self.configure(CONFIG)
+        self.start()
+        with self.admin("postgres") as conn:
             conn.execute("CREATE ROLE diting_prober LOGIN PASSWORD 'probe-secret'")
             conn.execute("CREATE DATABASE diting")
-        with server.admin() as conn:
+        with self.admin() as conn:
             conn.execute("CREATE SCHEMA diting_ledger AUTHORIZATION diting_prober")
-        return server
 
     def standby(self) -> Server:
         """A streaming replica of this server."""
