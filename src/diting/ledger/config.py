@@ -191,7 +191,7 @@ def _watch(top: Fields) -> WatchConfig:
     )
 
 
-DEFAULT_INTERVALS = {"host": 0.02, "tcp": 0.05, "https": 0.25, "postgres": 0.1}
+DEFAULT_INTERVALS = {"host": 0.02, "tcp": 0.1, "https": 0.25, "postgres": 0.1}
 """Looking must not be a load of its own: PostgreSQL forks for each connection (2 ms of a core), a TLS
 handshake costs more, a refusal by the kernel costs nothing."""
 
