@@ -126,3 +126,19 @@ def test_the_last_mark_of_a_name_counts(tmp_path):
     marks.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert mark_ns(marks, "inject_sent") == 2
     assert mark_ns(marks, "other") is None
+
+
+@pytest.mark.parametrize(
+    ("records", "cut", "seen"),
+    [
+        ([{"event": "watching"}, {"event": "ended", "dropped": 0}], 10, 0),
+        ([{"event": "fin", "mono_ns": 5}, {"event": "ended", "dropped": 0}], 10, 0),
+        ([{"event": "rst", "mono_ns": 15}, {"event": "ended", "dropped": 0}], 10, 1),
+        ([{"event": "fin", "mono_ns": 5}, {"event": "ended", "dropped": 0}], None, 1),
+        ([{"event": "ended", "dropped": 3}], 10, None),
+        ([{"event": "watching"}], 10, None),
+        ([], 10, None),
+    ],
+)
+def test_a_farewell_counts_only_after_the_cut_and_an_unfinished_watch_is_no_zero(records, cut, seen):
+    assert facts.farewells(records, cut) == seen

@@ -13,13 +13,14 @@ CHRONY_FIELDS = 14
 """Columns of ``chronyc -c tracking`` (chrony 4.3, client.c)."""
 
 MILESTONES = (
+    (re.compile(r"[Pp]ostgresql is not running|received switchover request"), "noticed", "detect", "detected"),
+    (re.compile(r"Got response from (\S+) "), "leader key is gone, asks", "detect", "detected"),
     (re.compile(r"promoted self to leader by acquiring session lock"), "leader key acquired", "act", "decided"),
     (re.compile(r"received promote request"), "promotion begins", "act", None),
     (re.compile(r"selected new timeline ID: (\d+)"), "new timeline", "act", None),
     (re.compile(r"database system is ready to accept connections"), "accepts connections", "act", "acted"),
     (re.compile(r"Server \S+/(\S+) is UP"), "proxy: server up", "act", None),
     (re.compile(r"Server \S+/(\S+) is DOWN"), "proxy: server down", "detect", None),
-    (re.compile(r"following a different leader|no action.*following"), "follows the new leader", "act", None),
     (re.compile(r"starting crash recovery|was not properly shut down"), "crash recovery", "act", None),
 )
 """Log lines of Patroni, PostgreSQL and HAProxy that belong into the timeline: pattern, label, step, split."""
@@ -42,7 +43,11 @@ def clock(text: str) -> dict[str, Any]:
 
 
 def clocks(
-    before: Mapping[str, str], after: Mapping[str, str], prober_host: str, budget_seconds: float
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    prober_host: str,
+    budget_seconds: float,
+    controller_boot_id: str | None = None,
 ) -> dict[str, Any]:
     """The section ``clocks``. A host that was not asked twice has null where it was not."""
     hosts = {}
@@ -57,6 +62,8 @@ def clocks(
             "error_bound_seconds": max(bounds) if bounds else None,
             "stepped": None if len(boots) != 1 else False,
         }
+    # The drill's own journal is written on the controller; its boot id tells whether that is the prober's clock too.
+    hosts["controller"] = {"boot_id": controller_boot_id}
     return {"prober_host": prober_host, "budget_seconds": budget_seconds, "hosts": hosts}
 
 
@@ -184,6 +191,21 @@ def _utc(text: str) -> str:
     from datetime import UTC, datetime
 
     return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def farewells(records: Iterable[Mapping[str, Any]], cut_ns: int | None) -> int | None:
+    """FIN and RST packets that the failing host still sent after its link was cut; None if nobody watched to the end.
+
+    ``cut_ns`` is CLOCK_MONOTONIC of the machine that cut and watched. Without it every packet counts.
+    """
+    seen, ended = 0, False
+    for record in records:
+        kind = record.get("event")
+        if kind == "ended":
+            ended = not record.get("dropped")  # a packet that was dropped unseen may have been one
+        elif kind in {"fin", "rst"} and (cut_ns is None or int(record["mono_ns"]) >= cut_ns):
+            seen += 1
+    return seen if ended else None
 
 
 def full_redundancy_ns(records: Iterable[Mapping[str, Any]], hosts: list[str], start_ns: int) -> int | None:

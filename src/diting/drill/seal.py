@@ -118,7 +118,8 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
         name, unit = log.name.split(".")[:2]
         lines = facts.log_timeline(log.read_text(encoding="utf-8", errors="replace"), name, unit)
         write_json_lines(run_dir / "timeline" / f"{name}.{unit}.jsonl", lines)
-    drill.update(_sections(collected, about, marks, watch, drill))
+    farewell = read_lines(run_dir / "logs" / "fin-watch.jsonl")
+    drill.update(_sections(collected, about, marks, watch, drill, farewell))
     drill["tool"] = tool_section(root, version, about.get("plan_sha256"))
     drill["ended_at"] = now
     write_json(run_dir / "drill.json", drill)
@@ -132,6 +133,7 @@ def _sections(
     marks: dict[str, dict[str, Any]],
     watch: list[dict[str, Any]],
     drill: dict[str, Any],
+    farewell: list[dict[str, Any]],
 ) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for name in ("preset", "authorisation", "scope", "hypothesis", "targets", "safety", "not_tested", "components"):
@@ -143,6 +145,7 @@ def _sections(
             collected.get("clocks_after") or {},
             str(about.get("prober_host", "prober")),
             float(about.get("clock_budget_seconds", 0.05)),
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
         )
     states = {}
     for name in ("before", "after"):
@@ -162,7 +165,8 @@ def _sections(
         if confirmed:
             injection["confirmed_by"] = f"watcher on {about.get('prober_host')}: {', '.join(about['effect_targets'])}"
         if drill["fault"] == "host_off":
-            injection["fin_rst_seen"] = collected.get("fin_rst_seen")
+            steps = {step["step"]: step["mono_ns"] for step in (collected.get("injected") or {}).get("steps", [])}
+            injection["fin_rst_seen"] = facts.farewells(farewell, steps.get("link_cut"))
         sections["injection"] = injection
         whole = facts.full_redundancy_ns(watch, list(about.get("database_hosts") or []), sent["mono_ns"])
         seconds_whole = None if whole is None else round((whole - sent["mono_ns"]) / 1e9, 3)
