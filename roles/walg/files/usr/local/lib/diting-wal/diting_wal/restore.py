@@ -33,7 +33,7 @@ EXIT_COULD_NOT_LOOK = 200
 EXIT_REFUSED = 201
 EXIT_SETTINGS = 202
 _ASK_SECONDS = 10.0
-_MARGIN_SECONDS = 0.1
+_MARGIN_SECONDS = 0.25
 """Kept for leaving: killing the worker and ending the interpreter."""
 _MEMORY = "store-silent"
 _CODE_ABSENT, _CODE_SILENT, _CODE_BAD, _CODE_FAILED = 11, 12, 13, 14
