@@ -125,17 +125,20 @@ def test_an_unknown_authority_and_plain_text_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("variables", "named"),
+    ("role", "variables", "named"),
     [
-        ({"object_store_install_method": "release"}, "object_store_release_sha256"),
-        ({"object_store_install_method": "file"}, "object_store_binary_file"),
-        ({"object_store_secret_key": "short"}, "object_store_secret_key"),
-        ({"object_store_min_free_bytes": 1 << 60}, "object_store_min_free_bytes"),
+        ("object_store", {"object_store_install_method": "release"}, "object_store_release_sha256"),
+        ("object_store", {"object_store_install_method": "file"}, "object_store_binary_file"),
+        ("object_store", {"object_store_secret_key": "short"}, "object_store_secret_key"),
+        ("object_store", {"object_store_min_free_bytes": 1 << 60}, "object_store_min_free_bytes"),
+        ("pki", {"pki_ca_host": "nobody"}, "pki_ca_host"),
     ],
-    ids=["no checksum", "no file", "weak key", "no space"],
+    ids=["no checksum", "no file", "weak key", "no space", "no authority"],
 )
-def test_a_wrong_variable_is_refused_by_name_before_anything_changes(variables, named):
-    done = playbook("converge.yml", "--check", "--extra-vars", json.dumps(variables))
+def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, variables, named):
+    done = playbook(
+        "converge.yml", "--check", "--tags", f"{role}_install", "--extra-vars", json.dumps(variables)
+    )
     assert done.returncode != 0
     assert named in done.stdout
     assert changed(done) == 0
