@@ -120,11 +120,16 @@ def playbook(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def changed(done: subprocess.CompletedProcess[str]) -> int:
-    """How many tasks a run changed, from the summary line; a run without one has failed."""
-    found = re.search(r"^run_summary: .*changed=(\d+)", done.stdout, re.MULTILINE)
-    assert found, f"no summary:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return int(found[1])
+def changes(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Names of the tasks that changed something in a run; a run that never ended has no answer."""
+    assert "\nrun_summary: " in done.stdout, f"no summary:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    found, task = [], "?"
+    for line in done.stdout.splitlines():
+        if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*)\] \**$", line):
+            task = match[1]
+        elif line.startswith("changed: ") and task not in found:
+            found.append(task)
+    return found
 
 
 def journal_lines(host, path: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from support.lab_host import (
-    changed,
+    changes,
     failed_units,
     journal_lines,
     listening,
@@ -252,7 +252,7 @@ def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, varia
     )
     assert done.returncode != 0
     assert named in done.stdout
-    assert changed(done) == 0
+    assert changes(done) == []
 
 
 def test_verify_sees_what_is_broken(host):

@@ -13,7 +13,7 @@ import botocore.exceptions
 import pytest
 
 from support.lab_host import (
-    changed,
+    changes,
     failed_units,
     home,
     listening,
@@ -141,7 +141,7 @@ def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, varia
     )
     assert done.returncode != 0
     assert named in done.stdout
-    assert changed(done) == 0
+    assert changes(done) == []
 
 
 def test_verify_sees_what_is_broken(host):
