@@ -39,6 +39,8 @@ class Hosts(Protocol):
 
 def link_of(pid: int) -> str | None:
     """The machine's end of a container's veth pair, by the init process; None when it has none."""
+    if pid <= 0:
+        return None
     try:
         done = subprocess.run(
             ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "dev", "eth0"],

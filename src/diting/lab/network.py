@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from diting.lab import instance as lab
 from diting.lab import site_settings
+from diting.lab.hosts import link_of
+from diting.lab.podman import Podman, PodmanError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,6 +177,24 @@ def ensure(instance: Instance) -> list[str]:
         if "UP" not in links[link]["flags"]:
             _run("ip", "link", "set", link, "up")
             done.append(f"set {link} up")
+    ports = [name for name, link in links.items() if link.get("master") == bridge and name != keeper]
+    if len(ports) < len(instance.hosts):
+        done += _plug_running_hosts(instance)
+    return done
+
+
+def _plug_running_hosts(instance: Instance) -> list[str]:
+    """Hosts that outlived their bridge keep their links, which belong to no bridge any more."""
+    done = []
+    podman = Podman(instance.podman_home)
+    for host in instance.hosts:
+        try:
+            link = link_of(podman.inspect(instance.container(host)).pid)
+        except PodmanError:
+            continue  # not made yet
+        if link is not None and _links()[link].get("master") != instance.bridge:
+            _run("ip", "link", "set", link, "master", instance.bridge, "up")
+            done.append(f"plugged {host} in again")
     return done
 
 
