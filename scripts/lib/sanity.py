@@ -26,6 +26,7 @@ https://github.com/ansible/ansible/blob/stable-2.19/test/lib/ansible_test/_util/
 """
 
 RUNNING = re.compile(r'Running sanity test "(?P<name>[^"]+)"')
+MISSING = re.compile(r'Required program "(?P<program>[^"]+)" not found')
 FAILED = re.compile(r"^(?P<name>[a-z0-9-]+)(?: --python [\d.]+)?$")
 
 
@@ -51,30 +52,37 @@ def prepare(home: Path) -> None:
     (cache / "get_pip_24_2.py").write_text(STUB, encoding="ascii")
 
 
-def outcome(output: str, status: int) -> dict[str, bool]:
-    """Test name -> passed, read from what ansible-test printed.
+OK, FAIL = "ok", "failed"
+"""Results of a test; any other text is the reason why it was skipped."""
+
+
+def outcome(output: str, status: int) -> dict[str, str]:
+    """Test name -> OK, FAIL or the reason why it was skipped, read from what ansible-test printed.
 
     A run that ended with an error but names no failed test counts as one failure called "sanity".
     """
-    results: dict[str, bool] = {}
+    results: dict[str, str] = {}
     listed = False
     for line in output.splitlines():
         if match := RUNNING.search(line):
-            results[match["name"]] = True
+            results[match["name"]] = OK
+        elif results and (match := MISSING.search(line)):
+            # ansible-test calls that a success.
+            results[next(reversed(results))] = f"{match['program']} is not installed"
         elif "sanity test(s) listed below" in line:
             listed = True
         elif listed and (match := FAILED.match(line.strip())) and match["name"] in results:
-            results[match["name"]] = False
+            results[match["name"]] = FAIL
     if not results:
-        return {"sanity": False}
-    if status != 0 and all(results.values()):
+        return {"sanity": FAIL}
+    if status != 0 and FAIL not in results.values():
         # A crash leaves no list: the last test that ran is the one.
-        results[next(reversed(results))] = False
+        results[next(reversed(results))] = FAIL
     return results
 
 
-def run(root: Path) -> dict[str, bool]:
-    """Stage, run, print what ansible-test says, and return test name -> passed."""
+def run(root: Path) -> dict[str, str]:
+    """Stage, run, print what ansible-test says, and return what :func:`outcome` makes of it."""
     home = cache_home()
     prepare(home)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -129,20 +129,25 @@ import --python 3.11
 
 
 def test_failed_sanity_tests_are_the_listed_ones():
-    assert sanity.outcome(LISTED, 1) == {"compile": True, "import": False, "yamllint": True}
+    assert sanity.outcome(LISTED, 1) == {"compile": "ok", "import": "failed", "yamllint": "ok"}
 
 
 def test_sanity_that_crashes_blames_the_test_that_ran():
     output = (
         'Running sanity test "compile"\nRunning sanity test "validate-modules"\nFATAL: Command returned 1.\n'
     )
-    assert sanity.outcome(output, 1) == {"compile": True, "validate-modules": False}
+    assert sanity.outcome(output, 1) == {"compile": "ok", "validate-modules": "failed"}
 
 
 @pytest.mark.parametrize("status", [1, 137])
 def test_sanity_that_never_started_is_a_failure(status):
-    assert sanity.outcome("no such command\n", status) == {"sanity": False}
+    assert sanity.outcome("no such command\n", status) == {"sanity": "failed"}
 
 
 def test_sanity_that_says_nothing_is_no_success():
-    assert sanity.outcome("", 0) == {"sanity": False}
+    assert sanity.outcome("", 0) == {"sanity": "failed"}
+
+
+def test_sanity_that_lacks_a_program_is_skipped_and_says_which():
+    output = 'Running sanity test "shellcheck"\nWARNING: Required program "shellcheck" not found.\nRunning sanity test "symlinks"\n'
+    assert sanity.outcome(output, 0) == {"shellcheck": "shellcheck is not installed", "symlinks": "ok"}

@@ -81,7 +81,7 @@ def test_files_have_exactly_these_owners_and_modes(host):
         "/etc/diting/pki/host.key": "640 root:diting-pki",
         "/etc/versitygw/versitygw.env": "600 root:root",
         "/var/lib/versitygw/data": "750 versitygw:versitygw",
-        "/var/lib/versitygw/data/diting-wal": "755 versitygw:versitygw",
+        "/var/lib/versitygw/data/diting-wal": "750 versitygw:versitygw",
     }
     assert modes(host, *wanted) == wanted
 

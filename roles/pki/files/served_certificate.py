@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         wanted = ssl.PEM_cert_to_DER_cert(stream.read())
     status = 0
     for item in ports:
-        port, _, starttls = item.partition(":")
+        port, _colon, starttls = item.partition(":")
         try:
             if served(address, name, int(port), starttls, context) != wanted:
                 print(f"port {port}: presents another certificate than {certificate}")

@@ -4,11 +4,6 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
-
 DOCUMENTATION = r"""
 name: run_summary
 type: aggregate
@@ -31,6 +26,11 @@ example: |
     [defaults]
     callbacks_enabled = diting.dr.run_summary
 """
+
+import time
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
 
 
 class CallbackModule(CallbackBase):

@@ -34,9 +34,7 @@ def run_command(argv: list[str]) -> tuple[int, str, str]:
     """Run ``argv`` without a shell, in the C locale, for at most 60 seconds."""
     environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
     try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=60, check=False, env=environment
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
     except (OSError, subprocess.TimeoutExpired) as problem:
         return 127, "", str(problem)
     return done.returncode, done.stdout, done.stderr
@@ -189,9 +187,7 @@ def look_around(host: str, store: FaultStore) -> Scan:
     return Scan(
         host=host,
         records=[f"{record['fault_id']} ({record['state']})" for record in store.records()],
-        units=ask(
-            ["systemctl", "list-units", "diting-fault-*", "--all", "--plain", "--no-legend"]
-        ),
+        units=ask(["systemctl", "list-units", "diting-fault-*", "--all", "--plain", "--no-legend"]),
         stopped=stopped,
         qdiscs=ask(["tc", "qdisc", "show"]),
         routes=ask(["ip", "-4", "route", "show", "table", "all"]),

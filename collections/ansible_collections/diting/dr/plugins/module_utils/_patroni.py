@@ -27,7 +27,6 @@ class Rest(Protocol):
 
     def __call__(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, str]:
         """Send the request and wait for the answer."""
-        ...
 
 
 @dataclass(frozen=True)

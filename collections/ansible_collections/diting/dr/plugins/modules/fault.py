@@ -2,6 +2,7 @@
 # Copyright: the Diting DR contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Inject a fault that reverts by itself, revert it, or look for what faults left behind."""
 
 from __future__ import annotations
 
@@ -112,7 +113,7 @@ injected:
   type: dict
   returned: when something was injected
 records:
-  description: Faults that were on record on this host before this call, with RV(records[].state) V(injected) or V(expired).
+  description: Faults that were on record on this host before this call, with state V(injected) or V(expired).
   type: list
   elements: dict
   returned: always
@@ -128,6 +129,7 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.diting.dr.plugins.module_utils._fault import (
     FaultError,
     FaultStore,

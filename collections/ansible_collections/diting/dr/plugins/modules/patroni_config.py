@@ -23,6 +23,8 @@ attributes:
     support: full
   diff_mode:
     support: full
+  idempotent:
+    support: full
 options:
   config:
     description: The wanted configuration, as in C(GET /config). A null value removes a key.

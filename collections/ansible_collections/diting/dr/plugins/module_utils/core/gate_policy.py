@@ -204,7 +204,8 @@ class _Checker:
 
     def number(self, path: str, mapping: Mapping[str, Any], key: str, low: int, high: int) -> int:
         value = mapping.get(key, low)
-        if type(value) is not int or not low <= value <= high:
+        # Not isinstance(): True is an int, and no number of failures.
+        if type(value) is not int or not low <= value <= high:  # pylint: disable=unidiomatic-typecheck
             self.say(f"{path}/{key}", f"found {value!r}, wanted a whole number {low} to {high}")
             return low
         return value

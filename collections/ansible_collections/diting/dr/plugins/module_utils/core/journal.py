@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ def parse_record(line: str) -> dict[str, Any]:
     missing = sorted(RESERVED_KEYS - record.keys())
     if missing:
         raise JournalError(f"lacks {', '.join(missing)}")
-    if type(record["seq"]) is not int or record["seq"] < 1:
+    # Not isinstance(): True is an int, and no place in a chain.
+    if type(record["seq"]) is not int or record["seq"] < 1:  # pylint: disable=unidiomatic-typecheck
         raise JournalError(f"seq is {record['seq']!r}, wanted a number from 1")
     content = {key: value for key, value in record.items() if key != "sha256"}
     if sha256_of(content) != record["sha256"]:

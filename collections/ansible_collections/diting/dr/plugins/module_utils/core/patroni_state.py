@@ -109,8 +109,8 @@ def judge(answers: Sequence[MemberAnswer], expected: Expectation) -> Judgement:
         findings += _judge_replication(seen, leader, listed, expected)
         findings += _judge_redundancy(view, leader, sync, expected)
     return Judgement(
-        health=worst(Health.HEALTHY, *(health for health, _ in findings)),
-        reasons=tuple(reason for _, reason in findings),
+        health=worst(Health.HEALTHY, *(health for health, _reason in findings)),
+        reasons=tuple(reason for _health, reason in findings),
         leader=leader.name if leader else None,
         timeline=_integer(leader.status.get("timeline")) if leader else None,
         system_identifier=identifiers[0] if len(identifiers) == 1 else None,

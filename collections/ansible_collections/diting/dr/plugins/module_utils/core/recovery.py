@@ -8,10 +8,12 @@ UNHEALTHY and one where no write was tried is UNKNOWN, whatever its members say 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .patroni_state import Judgement as Cluster
 from .verdict import Health, Reason, worst
+
+if TYPE_CHECKING:
+    from .patroni_state import Judgement as Cluster
 
 SYNC_WAIT_CANCELLED = "canceling wait for synchronous replication"
 """PostgreSQL's warning (01000) on a commit that is *not* known to be on a standby."""
@@ -50,9 +52,13 @@ class Recovery:
 def judge_write(write: WriteSeen, max_seconds: float) -> tuple[Health, Reason] | None:
     """What the write says, None when it is good. ``max_seconds`` is the slowest good commit."""
     if write.ok is None:
-        return Health.UNKNOWN, Reason("write_not_tried", f"no write was tried: {write.said}", None, "a commit")
+        return Health.UNKNOWN, Reason(
+            "write_not_tried", f"no write was tried: {write.said}", None, "a commit"
+        )
     if not write.ok:
-        return Health.UNHEALTHY, Reason("write_refused", f"a write failed: {write.said}", "failed", "a commit")
+        return Health.UNHEALTHY, Reason(
+            "write_refused", f"a write failed: {write.said}", "failed", "a commit"
+        )
     if SYNC_WAIT_CANCELLED in write.said:
         return Health.UNHEALTHY, Reason(
             "write_not_replicated", "a commit was acknowledged without its standby", write.said, "no warning"
@@ -72,8 +78,8 @@ def judge(cluster: Cluster, write: WriteSeen, max_write_seconds: float) -> Recov
             (Health.DEGRADED, Reason("paused", "Patroni is paused: no automatic failover", True, False))
         )
     return Recovery(
-        health=worst(cluster.health, *(health for health, _ in findings)),
-        reasons=tuple(reason for _, reason in findings),
+        health=worst(cluster.health, *(health for health, _reason in findings)),
+        reasons=tuple(reason for _health, reason in findings),
         evidence={
             "primary": cluster.leader,
             "timeline": cluster.timeline,

@@ -71,7 +71,7 @@ def _check_segment(
     timeline, log, number = (int(part, 16) for part in match.groups())
     if len(data) not in _SEGMENT_BYTES:
         raise BadFileError(f"size is {len(data)} bytes, no size a WAL segment can have")
-    first_magic, info, *_ = _SHORT.unpack_from(data)
+    first_magic, info, *_rest = _SHORT.unpack_from(data)
     wanted_magic = MAGIC_BY_MAJOR.get(major or 0, first_magic)
     if first_magic != wanted_magic or first_magic not in _MAGICS:
         raise BadFileError(f"page magic is {first_magic:04X}, wanted {wanted_magic:04X}")
