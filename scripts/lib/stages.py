@@ -73,9 +73,12 @@ def call(argv: list[str], *, limit_seconds: float, quiet: bool = False) -> int:
         quiet: keep the output back unless the tool fails.
     """
     words = [str(BIN / argv[0]) if (BIN / argv[0]).exists() else argv[0], *argv[1:]]
+    environment = os.environ | {"NO_COLOR": "1"} if quiet else None
     with tempfile.TemporaryFile() as kept:
         sink = kept if quiet else None
-        process = subprocess.Popen(words, cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True)
+        process = subprocess.Popen(
+            words, cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True, env=environment
+        )
         try:
             status = process.wait(limit_seconds)
         except subprocess.TimeoutExpired:
