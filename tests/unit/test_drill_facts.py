@@ -52,7 +52,11 @@ def test_a_host_that_could_not_be_scanned_is_said_to_be_so():
         {"__drill_scan_host": "pg3", "residue": [{"host": "pg3", "kind": "dead_route", "detail": "x"}]},
     ]
     found = facts.residue(scans, [], {"verdict": "HEALTHY"}, "2026-11-21T09:00:00.000000Z")
-    assert {name: host["looked"] for name, host in found["hosts"].items()} == {"pg1": True, "pg2": False, "pg3": True}
+    assert {name: host["looked"] for name, host in found["hosts"].items()} == {
+        "pg1": True,
+        "pg2": False,
+        "pg3": True,
+    }
     assert [item["kind"] for item in found["items"]] == ["dead_route"]
 
 
@@ -142,3 +146,20 @@ def test_the_last_mark_of_a_name_counts(tmp_path):
 )
 def test_a_farewell_counts_only_after_the_cut_and_an_unfinished_watch_is_no_zero(records, cut, seen):
     assert facts.farewells(records, cut) == seen
+
+
+def test_versions_are_read_and_what_is_not_said_is_left_out():
+    found = facts.components(
+        [
+            'postgres (PostgreSQL) 15.18 (Debian)\npatroni 4.1.5\netcd Version: 3.4.23\n{"method": "module", "version": "v0.2.19"}',
+            "HAProxy version 2.6.12-1\n",
+        ]
+    )
+    assert found == {
+        "PostgreSQL": "15.18",
+        "Patroni": "4.1.5",
+        "etcd": "3.4.23",
+        "HAProxy": "2.6.12-1",
+        "WAL-G": "v0.2.19 (module)",
+    }
+    assert facts.components(["command not found"]) == {}

@@ -24,6 +24,10 @@ def test_plays_are_shown_and_tasks_counted():
     assert progress.tasks == 2
 
 
+def test_a_phase_is_a_line_that_stays():
+    assert "Phase 5: inject" in feed("TASK [diting.dr.drill : Phase 5: inject] ****").out.getvalue()
+
+
 def test_a_failure_is_told_with_its_host_in_both_result_formats():
     progress = feed(
         "fatal: [pg1]: FAILED! => ",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,19 @@ CHRONY_FIELDS = 14
 """Columns of ``chronyc -c tracking`` (chrony 4.3, client.c)."""
 
 MILESTONES = (
-    (re.compile(r"[Pp]ostgresql is not running|received switchover request"), "noticed", "detect", "detected"),
+    (
+        re.compile(r"[Pp]ostgresql is not running|received switchover request"),
+        "noticed",
+        "detect",
+        "detected",
+    ),
     (re.compile(r"Got response from (\S+) "), "leader key is gone, asks", "detect", "detected"),
-    (re.compile(r"promoted self to leader by acquiring session lock"), "leader key acquired", "act", "decided"),
+    (
+        re.compile(r"promoted self to leader by acquiring session lock"),
+        "leader key acquired",
+        "act",
+        "decided",
+    ),
     (re.compile(r"received promote request"), "promotion begins", "act", None),
     (re.compile(r"selected new timeline ID: (\d+)"), "new timeline", "act", None),
     (re.compile(r"database system is ready to accept connections"), "accepts connections", "act", "acted"),
@@ -25,7 +36,9 @@ MILESTONES = (
 )
 """Log lines of Patroni, PostgreSQL and HAProxy that belong into the timeline: pattern, label, step, split."""
 
-LOG_LINE = re.compile(r"^(?P<ts>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+)(?P<zone>[+-]\d\d:?\d\d)\s+\S+\s+(?P<text>.*)$")
+LOG_LINE = re.compile(
+    r"^(?P<ts>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+)(?P<zone>[+-]\d\d:?\d\d)\s+\S+\s+(?P<text>.*)$"
+)
 
 
 def clock(text: str) -> dict[str, Any]:
@@ -105,7 +118,10 @@ def steady(seen: Mapping[str, Any], observed_at: str) -> dict[str, Any]:
 
 
 def residue(
-    scans: Iterable[Mapping[str, Any]], reverted: Iterable[Mapping[str, Any]], after: Mapping[str, Any], now: str
+    scans: Iterable[Mapping[str, Any]],
+    reverted: Iterable[Mapping[str, Any]],
+    after: Mapping[str, Any],
+    now: str,
 ) -> dict[str, Any]:
     """``residue.json``: a host that could not be scanned is there with ``looked: false``."""
     hosts: dict[str, Any] = {}
@@ -120,7 +136,11 @@ def residue(
         hosts[name] = {"looked": not blind, "error": blind[0]["detail"] if blind else None}
         items += [item for item in found if item["kind"] != "could_not_look"]
     rollbacks = [
-        {"what": f"{record['fault_id']} on {result.get('__drill_revert_host')}", "by": "drill", "result": "reverted"}
+        {
+            "what": f"{record['fault_id']} on {result.get('__drill_revert_host')}",
+            "by": "drill",
+            "result": "reverted",
+        }
         for result in reverted
         for record in result.get("records") or []
     ]
@@ -206,6 +226,25 @@ def farewells(records: Iterable[Mapping[str, Any]], cut_ns: int | None) -> int |
         elif kind in {"fin", "rst"} and (cut_ns is None or int(record["mono_ns"]) >= cut_ns):
             seen += 1
     return seen if ended else None
+
+
+VERSIONS = (
+    ("PostgreSQL", re.compile(r"^postgres \(PostgreSQL\) (\S+)", re.MULTILINE)),
+    ("Patroni", re.compile(r"^patroni (\S+)", re.MULTILINE)),
+    ("etcd", re.compile(r"^etcd Version: (\S+)", re.MULTILINE)),
+    ("HAProxy", re.compile(r"^HAProxy version (\S+)", re.MULTILINE)),
+    ("chrony", re.compile(r"^chronyd \(chrony\) version (\S+)", re.MULTILINE)),
+)
+
+
+def components(answers: Iterable[str]) -> dict[str, str]:
+    """Versions out of what the programs printed; WAL-G's from the record its installation left."""
+    text = "\n".join(answers)
+    found = {name: match[1] for name, pattern in VERSIONS if (match := pattern.search(text))}
+    if record := re.search(r"\{[^{}]*\"version\"[^{}]*\}", text):
+        data = json.loads(record[0])
+        found["WAL-G"] = f"{data['version']} ({data.get('method', 'method not recorded')})"
+    return found
 
 
 def full_redundancy_ns(records: Iterable[Mapping[str, Any]], hosts: list[str], start_ns: int) -> int | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PLAY = re.compile(r"^PLAY \[(?P<name>.*?)\] \**$")
 TASK = re.compile(r"^(TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \**$")
+PHASE = re.compile(r"Phase \d+: .*")
 FAILED = re.compile(r"^(fatal|failed): \[(?P<host>[^\]]+)\]")
 SAID = re.compile(r"^\s*\"?msg\"?: (?P<text>.+?)\s*$")
 PR_SET_PDEATHSIG = 1
@@ -68,7 +69,9 @@ class Progress:
         elif match := TASK.match(line):
             self.tasks += 1
             self._failing_host = None
-            if self.interactive:
+            if phase := PHASE.search(match["name"]):
+                self.say(f"  {phase[0]}")
+            elif self.interactive:
                 text = f"[{self.clock()}]   {match['name']}"[:100]
                 print(f"\r\x1b[2K{text}", end="", file=self.out, flush=True)
         elif match := FAILED.match(line):

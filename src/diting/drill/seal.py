@@ -136,7 +136,7 @@ def _sections(
     farewell: list[dict[str, Any]],
 ) -> dict[str, Any]:
     sections: dict[str, Any] = {}
-    for name in ("preset", "authorisation", "scope", "hypothesis", "targets", "safety", "not_tested", "components"):
+    for name in ("preset", "authorisation", "scope", "hypothesis", "targets", "safety", "not_tested"):
         if about.get(name) is not None:
             sections[name] = about[name]
     if "clocks_before" in collected:
@@ -147,10 +147,14 @@ def _sections(
             float(about.get("clock_budget_seconds", 0.05)),
             Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
         )
+    if collected.get("versions"):
+        sections["components"] = facts.components(collected["versions"])
     states = {}
     for name in ("before", "after"):
         if collected.get(name):
-            states[name] = facts.steady(collected[name], str(drill.get("started_at")) if name == "before" else utc_now())
+            states[name] = facts.steady(
+                collected[name], str(drill.get("started_at")) if name == "before" else utc_now()
+            )
     if states:
         sections["steady_state"] = states
     if {"control_start", "control_end"} <= set(marks):
@@ -159,13 +163,19 @@ def _sections(
         sections["control"] = {"seconds": round(seconds, 3), "start": start, "end": end}
     if "inject_sent" in marks and drill.get("injection"):
         sent = marks["inject_sent"]
-        last = effect(watch, about.get("effect_targets") or [], about.get("effect_states") or [], sent["mono_ns"])
+        last = effect(
+            watch, about.get("effect_targets") or [], about.get("effect_states") or [], sent["mono_ns"]
+        )
         confirmed = None if last is None else {"mono_ns": int(last["confirmed_ns"]), "ts": str(last["utc"])}
         injection = {**drill["injection"], "sent": sent, "confirmed": confirmed, "confirmed_by": None}
         if confirmed:
-            injection["confirmed_by"] = f"watcher on {about.get('prober_host')}: {', '.join(about['effect_targets'])}"
+            injection["confirmed_by"] = (
+                f"watcher on {about.get('prober_host')}: {', '.join(about['effect_targets'])}"
+            )
         if drill["fault"] == "host_off":
-            steps = {step["step"]: step["mono_ns"] for step in (collected.get("injected") or {}).get("steps", [])}
+            steps = {
+                step["step"]: step["mono_ns"] for step in (collected.get("injected") or {}).get("steps", [])
+            }
             injection["fin_rst_seen"] = facts.farewells(farewell, steps.get("link_cut"))
         sections["injection"] = injection
         whole = facts.full_redundancy_ns(watch, list(about.get("database_hosts") or []), sent["mono_ns"])
