@@ -135,7 +135,7 @@ def test_server_keeps_the_settings_that_recovery_stands_on(host):
     assert json.loads(query(host, sql)) == {
         "data_checksums": "on",
         "wal_log_hints": "on",
-        "archive_mode": "on",
+        "archive_mode": "always",
         "ssl": "on",
         "password_encryption": "scram-sha-256",
         "full_page_writes": "on",
@@ -226,7 +226,7 @@ def test_there_is_a_full_backup_and_wal_arrives(host):
 def test_the_installed_wal_g_says_what_it_is(host):
     record = json.loads(run(host, "cat /etc/wal-g/installed.json"))
     assert record["sha256"] == run(host, "sha256sum /usr/local/bin/wal-g").split()[0]
-    assert record["version"].split() == run(host, "wal-g --version 2>&1").split()
+    assert record["version"] in run(host, "wal-g --version 2>&1").split()
 
 
 @pytest.mark.parametrize(
