@@ -146,7 +146,7 @@ def show(report: dict[str, Any], directory: Path) -> None:
     targets = report.get("targets") or {}
     rows = [
         ("fault", f"{report['level']} {report['fault']}"),
-        ("preset", str((report.get("preset") or {}).get("name", report.get("preset")))),
+        ("preset", str(report.get("preset"))),
         (
             "RTO (client)",
             f"{seconds(report['rto_client_seconds'])}  ± {seconds(report['resolution_seconds'])}",
@@ -157,7 +157,7 @@ def show(report: dict[str, Any], directory: Path) -> None:
     ]
     for path, figures in sorted((report.get("paths") or {}).items()):
         rows.append(
-            (f"  path {path}", f"RTO {seconds(figures['rto_client_seconds'])}, lost {figures['lost']}")
+            (f"  path {path}", f"RTO {seconds(figures['rto_client_seconds'])}, lost {figures['lost']} of {figures['acked']}")
         )
     for name, target in sorted(targets.items()):
         limit = target.get("limit") if isinstance(target, dict) else target
