@@ -42,7 +42,9 @@ def steps(role: str, entry: str = "main") -> list[str]:
 
     def walk(name: str, depth: int) -> None:
         for task in tasks_of(folder / name):
-            title = re.sub(r"\{\{ *[_a-z]*?(member|host)[_a-z]* *\}\}", "the member", str(task.get("name", "")))
+            title = re.sub(
+                r"\{\{ *[_a-z]*?(member|host)[_a-z]* *\}\}", "the member", str(task.get("name", ""))
+            )
             if "block" not in task and not title.startswith(PLUMBING):
                 lines.append(f"{'   ' * depth}- {title}")
             included = str(task.get("ansible.builtin.include_tasks", ""))
@@ -64,7 +66,9 @@ def options(role: str, entry: str = "main") -> list[str]:
         if isinstance(description, list):
             description = " ".join(description)
         description = re.sub(r"[COVRM]\(([^)]*)\)", r"`\1`", description)
-        lines.append(f"| `{name}` | {default.replace('|', '&#124;')} | {description.replace('|', '&#124;')} |")
+        lines.append(
+            f"| `{name}` | {default.replace('|', '&#124;')} | {description.replace('|', '&#124;')} |"
+        )
     return lines
 
 
@@ -98,7 +102,9 @@ def main() -> int:
         if not args.check:
             path.write_text(new, encoding="utf-8")
     for path in stale:
-        print(f"{path.relative_to(ROOT)}: {'stale: run scripts/render_docs.py' if args.check else 'rewritten'}")
+        print(
+            f"{path.relative_to(ROOT)}: {'stale: run scripts/render_docs.py' if args.check else 'rewritten'}"
+        )
     return 1 if args.check and stale else 0
 
 

@@ -114,7 +114,11 @@ class Lab:
         return [record["event"] for record in self.journal()]
 
     def raw(
-        self, method: str, path: str, body: str | None = None, token: str | None = "secret-token"  # noqa: S107
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        token: str | None = "secret-token",  # noqa: S107
     ) -> tuple[int, str]:
         context = ssl.create_default_context(cafile=str(self.power / "cert.pem"))
         connection = http.client.HTTPSConnection(

@@ -157,7 +157,10 @@ def show(report: dict[str, Any], directory: Path) -> None:
     ]
     for path, figures in sorted((report.get("paths") or {}).items()):
         rows.append(
-            (f"  path {path}", f"RTO {seconds(figures['rto_client_seconds'])}, lost {figures['lost']} of {figures['acked']}")
+            (
+                f"  path {path}",
+                f"RTO {seconds(figures['rto_client_seconds'])}, lost {figures['lost']} of {figures['acked']}",
+            )
         )
     for name, target in sorted(targets.items()):
         limit = target.get("limit") if isinstance(target, dict) else target
