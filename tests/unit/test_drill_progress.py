@@ -38,6 +38,17 @@ def test_a_failure_is_told_with_its_host_in_both_result_formats():
     assert progress.failures == ["pg1: patroni_scope is empty; wanted a name", "pg2: no route"]
 
 
+def test_a_folded_message_is_told_whole():
+    progress = feed(
+        "fatal: [localhost -> ops1]: FAILED! => ",
+        "    changed: false",
+        "    msg: 'Refused: the lever is pulled",
+        "        by root; put it back'",
+        "    recorded: true",
+    )
+    assert progress.failures == ["localhost -> ops1: 'Refused: the lever is pulled by root; put it back'"]
+
+
 @pytest.mark.parametrize(
     ("request_", "text"),
     [

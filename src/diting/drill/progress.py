@@ -26,7 +26,7 @@ PLAY = re.compile(r"^PLAY \[(?P<name>.*?)\] \**$")
 TASK = re.compile(r"^(TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \**$")
 PHASE = re.compile(r"Phase \d+: .*")
 FAILED = re.compile(r"^(fatal|failed): \[(?P<host>[^\]]+)\]")
-SAID = re.compile(r"^\s*\"?msg\"?: (?P<text>.+?)\s*$")
+SAID = re.compile(r"^(?P<indent>\s*)\"?msg\"?: (?P<text>.+?)\s*$")
 PR_SET_PDEATHSIG = 1
 
 
@@ -50,6 +50,7 @@ class Progress:
     tasks: int = 0
     failures: list[str] = field(default_factory=list)
     _failing_host: str | None = None
+    _message_indent: int | None = None
 
     def clock(self) -> str:
         """Time since the start as ``m:ss``."""
@@ -63,6 +64,12 @@ class Progress:
 
     def feed(self, line: str) -> None:
         """Take one line of output."""
+        if self._message_indent is not None:
+            # YAML folds a long message over lines that are indented further than its key.
+            if line.strip() and len(line) - len(line.lstrip()) > self._message_indent:
+                self.failures[-1] += f" {line.strip()}"
+                return
+            self._message_indent = None
         if match := PLAY.match(line):
             self.play = match["name"]
             self.say(self.play)
@@ -82,7 +89,7 @@ class Progress:
                 self._failing_host = None
         elif self._failing_host and (match := SAID.match(line)):
             self.failures.append(f"{self._failing_host}: {match['text']}")
-            self._failing_host = None
+            self._failing_host, self._message_indent = None, len(match["indent"])
 
 
 @dataclass(frozen=True)
