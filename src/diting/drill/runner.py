@@ -90,12 +90,12 @@ def check_request(request: Request) -> str | None:
     fault = variables(request.extra).get("drill_fault")
     if fault is not None:
         try:
-            known = fault_named(fault)
+            known = fault_named(fault, companions=False)
         except ValueError as problem:
             return str(problem)
         if known.level != request.level:
             return f"drill_fault is {fault!r}, a fault of {known.level}; wanted one of {request.level}: " + (
-                ", ".join(f.name for f in CATALOGUE.values() if f.level == request.level)
+                ", ".join(f.name for f in CATALOGUE.values() if f.level == request.level and not f.companion)
             )
     if request.repeat < 1:
         return f"--repeat is {request.repeat}; wanted 1 or more"

@@ -37,8 +37,9 @@ options:
       - V(host_off) is a power loss; O(inject_command) cuts the power and O(limit_command) has
         the host powered on again later.
       - V(postgres_kill) sends SIGKILL to the postmaster of O(data_directory).
+      - V(unit_stop) stops O(unit), beside another fault; give O(revert_command) the command that starts it.
     type: str
-    choices: [host_off, postgres_kill]
+    choices: [host_off, postgres_kill, unit_stop]
   state:
     description:
       - V(injected) breaks it.
@@ -64,8 +65,11 @@ options:
   data_directory:
     description: PostgreSQL data directory, for O(name=postgres_kill).
     type: path
+  unit:
+    description: systemd unit to stop, for O(name=unit_stop).
+    type: str
   revert_command:
-    description: Shell command that brings the service back when the limit passes, for O(name=postgres_kill).
+    description: Shell command that brings the service back, when the limit passes and for O(state=reverted).
     type: str
     default: systemctl start patroni.service
   limit_command:
@@ -156,15 +160,27 @@ def inject(params: dict[str, t.Any], store: FaultStore) -> dict[str, t.Any]:
     fault_id = params["fault_id"]
     if fault.name == "host_off":
         return power_loss(params)
-    pid = read_postmaster_pid(params["data_directory"])
-    store.write(fault_id, {**record, "pid": pid})
+    pid = None if fault.name == "unit_stop" else read_postmaster_pid(params["data_directory"])
+    store.write(fault_id, {**record, "pid": pid, "unit": params["unit"]})
     try:
         store.arm_revert(fault_id, limit, params["revert_command"])
     except FaultError:
         store.forget(fault_id)
         raise
-    stamps = kill_and_confirm(pid)
-    return {"stamps": stamps, "injected": {"pid": pid, "signal": "SIGKILL"}}
+    if pid is None:
+        return {"stamps": stop_unit(params["unit"]), "injected": {"unit": params["unit"]}}
+    return {"stamps": kill_and_confirm(pid), "injected": {"pid": pid, "signal": "SIGKILL"}}
+
+
+def stop_unit(unit: str) -> dict[str, int]:
+    """Stop a unit and ask systemd whether it is really down; monotonic stamps in ns."""
+    sent = time.monotonic_ns()
+    run_command(["systemctl", "stop", unit])
+    _code, out, _err = run_command(["systemctl", "show", "--property=ActiveState", "--value", unit])
+    if out.strip() not in {"inactive", "failed"}:
+        msg = f"{unit} is {out.strip() or 'unknown'} after systemctl stop; wanted inactive"
+        raise FaultError(msg)
+    return {"sent_mono_ns": sent, "gone_mono_ns": time.monotonic_ns()}
 
 
 def power_loss(params: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -203,7 +219,7 @@ def main() -> t.NoReturn:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "name": {"type": "str", "choices": ["host_off", "postgres_kill"]},
+            "name": {"type": "str", "choices": ["host_off", "postgres_kill", "unit_stop"]},
             "state": {
                 "type": "str",
                 "choices": ["injected", "reverted", "scanned"],
@@ -214,6 +230,7 @@ def main() -> t.NoReturn:
             "target": {"type": "str", "required": True},
             "limit_seconds": {"type": "int"},
             "data_directory": {"type": "path"},
+            "unit": {"type": "str"},
             "revert_command": {"type": "str", "default": "systemctl start patroni.service"},
             "limit_command": {"type": "list", "elements": "str", "default": []},
             "inject_command": {"type": "list", "elements": "str", "default": []},
@@ -222,6 +239,7 @@ def main() -> t.NoReturn:
         required_if=[
             ("state", "injected", ["name", "fault_id"]),
             ("name", "postgres_kill", ["data_directory"]),
+            ("name", "unit_stop", ["unit"]),
             ("name", "host_off", ["limit_command", "inject_command"]),
         ],
         supports_check_mode=True,

@@ -44,6 +44,8 @@ class Fault:
     place: Place
     limit_seconds: int
     effect: str
+    companion: bool = False
+    """Injected beside another fault to make it harder; it is no drill of its own."""
 
 
 CATALOGUE: dict[str, Fault] = {
@@ -73,16 +75,26 @@ CATALOGUE: dict[str, Fault] = {
             limit_seconds=60,
             effect="the host's Patroni no longer answers as primary",
         ),
+        Fault(
+            name="unit_stop",
+            level="l4",
+            kind=Kind.CRASH,
+            place=Place.TARGET,
+            limit_seconds=300,
+            effect="systemd says that the unit is not active",
+            companion=True,
+        ),
     )
 }
 
 
-def fault_named(name: str) -> Fault:
-    """The catalogue's entry, or ``ValueError`` naming what there is."""
+def fault_named(name: str, *, companions: bool = True) -> Fault:
+    """The catalogue's entry, or ``ValueError`` naming what there is (with or without companions)."""
+    known_faults = {key: fault for key, fault in CATALOGUE.items() if companions or not fault.companion}
     try:
-        return CATALOGUE[name]
+        return known_faults[name]
     except KeyError:
-        known = ", ".join(sorted(CATALOGUE))
+        known = ", ".join(sorted(known_faults))
         msg = f"drill_fault is {name!r}; wanted one of: {known}"
         raise ValueError(msg) from None
 
