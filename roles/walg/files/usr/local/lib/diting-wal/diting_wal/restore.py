@@ -86,6 +86,8 @@ class _Job:
 
     def for_standby(self) -> int:
         """Answer within the limit; 0 or 1, never anything else."""
+        if self._brought_by_streaming():
+            return EXIT_ABSENT
         silent_for = self._silent_seconds()
         if silent_for is not None:
             self._warn(f"not asked for: the store was silent {silent_for:.1f} s ago")
@@ -100,6 +102,17 @@ class _Job:
         if outcome.code != _CODE_ABSENT:
             self._warn(f"could not look, the standby goes on without it: {_why(outcome)}")
         return EXIT_ABSENT
+
+    def _brought_by_streaming(self) -> bool:
+        """Is it a timeline's history that the walreceiver has already put into pg_wal?
+
+        PostgreSQL asks for it all the same when it follows a new primary, and takes its own copy after
+        a 1. In a quorum every client waits for this, so half a second at the store is theirs. A segment
+        is another matter: the copy in pg_wal may be the half that the old primary could still send.
+        """
+        return self.name.endswith(".history") and os.path.exists(
+            os.path.join(self.data_dir, "pg_wal", self.name)
+        )
 
     def for_target(self) -> int:
         """Answer the truth: 0, 1 when the store says it has no such file, or above 125."""

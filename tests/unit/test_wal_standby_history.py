@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A standby that follows a new primary does not wait for a history that streaming has brought already."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "roles/walg/files/usr/local/lib/diting-wal"))
+
+from diting_wal import child, restore  # noqa: E402
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Remembers whether the store was asked; it always has the file."""
+    calls = []
+
+    def supervise(_work, _late):
+        calls.append(True)
+        return child.Outcome(code=0, output="", reason="")
+
+    monkeypatch.setattr(child, "supervise", supervise)
+    return calls
+
+
+def job(tmp_path, name):
+    (tmp_path / "pg_wal").mkdir(exist_ok=True)
+    settings = type("Settings", (), {"state_dir": str(tmp_path), "restore_standby_seconds": 1.0})()
+    return restore._Job(settings, name, "pg_wal/RECOVERYHISTORY", str(tmp_path), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "present", "code", "questions"),
+    [
+        ("00000003.history", True, restore.EXIT_ABSENT, 0),
+        ("00000003.history", False, 0, 1),
+        ("00000002000000000000000C", True, 0, 1),
+    ],
+)
+def test_only_a_history_that_is_there_is_not_asked_for(tmp_path, asked, name, present, code, questions):
+    (tmp_path / "pg_wal").mkdir()
+    if present:
+        (tmp_path / "pg_wal" / name).write_text("1\t0/C0000A0\tno recovery target specified\n")
+    assert job(tmp_path, name).for_standby() == code
+    assert len(asked) == questions
