@@ -34,7 +34,7 @@ options:
       - V(identify) returns who runs this playbook, as RV(owner).
       - V(holder) returns who has the floor, as RV(holder).
       - V(judge) says whether the drill of O(holder) still runs, as RV(floor), and changes nothing.
-      - V(open) judges O(holder), refuses when the floor is held, and makes the run directory.
+      - V(open) judges O(holder), refuses when the floor is held, and names drill and run directory.
       - V(take) and V(release) change the floor, only if O(expected) still has it.
       - V(record) appends O(event) with O(data) to the drill's journal, durably.
       - V(update) merges O(data) into the file O(file) of the run directory, durably.
@@ -185,17 +185,14 @@ def do_judge(params: dict[str, t.Any], _check: bool) -> dict[str, t.Any]:
     return {"floor": floor.value, "message": message}
 
 
-def do_open(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
-    """Refuse a held floor; otherwise name the drill and make its directory."""
+def do_open(params: dict[str, t.Any], _check: bool) -> dict[str, t.Any]:
+    """Refuse a held floor; otherwise name the drill and its directory, which the first write makes."""
     now = datetime.datetime.now(tz=datetime.UTC)
     here, floor, message = floor_now(params, now)
     if floor in {Floor.HELD, Floor.UNCERTAIN}:
         raise DrillError(f"refused: {message}")
     name = drill_id(now, params["level"], params["fault"])
     run_dir = pathlib.Path(params["evidence_root"]).resolve() / name
-    if not check:
-        for part in ("timeline", "ledger", "logs"):
-            (run_dir / part).mkdir(mode=0o750, parents=True, exist_ok=True)
     return {
         "changed": True,
         "owner": asdict(here),
@@ -227,11 +224,19 @@ def do_release(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     return {"changed": changed}
 
 
+def run_directory(params: dict[str, t.Any]) -> pathlib.Path:
+    """The run directory with its parts; a drill that the gate refused leaves none."""
+    run_dir = pathlib.Path(params["run_dir"])
+    for part in ("timeline", "ledger", "logs"):
+        (run_dir / part).mkdir(mode=0o750, parents=True, exist_ok=True)
+    return run_dir
+
+
 def do_record(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Append one line to the drill's journal."""
     if check:
         return {"changed": True, "record": {}}
-    journal = JournalFile(pathlib.Path(params["run_dir"]) / "journal.jsonl", "drill")
+    journal = JournalFile(run_directory(params) / "journal.jsonl", "drill")
     return {"changed": True, "record": journal.append(params["event"], params["data"])}
 
 
@@ -239,7 +244,7 @@ def do_update(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Merge sections into one of the drill's files."""
     if check:
         return {"changed": True}
-    return {"changed": merge_sections(params["run_dir"], params["file"], params["data"])}
+    return {"changed": merge_sections(str(run_directory(params)), params["file"], params["data"])}
 
 
 ACTIONS = {
