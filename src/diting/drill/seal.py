@@ -200,13 +200,25 @@ def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
     return {**data, "rto_target_seconds": limit} if limit is not None else data
 
 
+def not_before_recovery(run_dir: Path, judged: dict[str, Any]) -> None:
+    """Redundancy is not full while clients cannot write, whatever the members' pages said in between."""
+    drill = read_json(run_dir / "drill.json")
+    whole = (drill.get("figures") or {}).get("full_redundancy_seconds")
+    recovered = ((judged.get("headline") or {}).get("rto_fault_seconds") or {}).get("high")
+    if whole is not None and recovered is not None and recovered > whole:
+        drill["figures"]["full_redundancy_seconds"] = round(float(recovered), 3)
+        write_json(run_dir / "drill.json", drill)
+
+
 def seal(run_dir: Path, evidence: Path, root: Path, version: str) -> dict[str, Any]:
     """Write the inputs, judge, build the report and the index; returns the report."""
     write_inputs(run_dir, root, version)
     ledger = run_dir / "ledger"
     if (ledger / "judge-input.json").is_file():
         try:
-            write_json(run_dir / "judge.json", judge_run(ledger))
+            judged = judge_run(ledger)
+            write_json(run_dir / "judge.json", judged)
+            not_before_recovery(run_dir, judged)
         except ConfigError as error:
             drill = read_json(run_dir / "drill.json")
             reason = {"verdict": "INVALID", "code": "ledger_unusable", "message": str(error)[:500]}
