@@ -67,13 +67,12 @@ def clocks(
     for name in sorted({*before, *after}):
         first, second = clock(before.get(name, "")), clock(after.get(name, ""))
         bounds = [bound for bound in (first["bound"], second["bound"]) if bound is not None]
-        boots = {boot for boot in (first["boot_id"], second["boot_id"]) if boot}
         hosts[name] = {
             "boot_id": second["boot_id"] or first["boot_id"],
             "offset_seconds_before": first["offset"],
             "offset_seconds_after": second["offset"],
             "error_bound_seconds": max(bounds) if bounds else None,
-            "stepped": None if len(boots) != 1 else False,
+            "stepped": None,
         }
     # The drill's own journal is written on the controller; its boot id tells whether that is the prober's clock too.
     hosts["controller"] = {"boot_id": controller_boot_id}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
+import signal
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,14 +126,18 @@ def prepare(controller: Controller) -> bool:
     return run.status == 0
 
 
-def read_report(root: Path, since: float) -> tuple[Path, dict[str, Any]] | None:
-    """The newest report that was sealed after ``since`` (seconds since the epoch)."""
-    latest = root / "evidence" / "latest"
-    report = latest / "report.json"
+REPORT_LINE = re.compile(r"\b(?:PASS|FAIL|INVALID|ABORTED): (?P<directory>/\S+)/report\.html")
+"""What the last task of a drill says: its verdict, and where its evidence lies."""
+
+
+def read_report(output: str) -> tuple[Path, dict[str, Any]] | None:
+    """The report that a playbook's output names last; None when it names none or it cannot be read."""
+    named = REPORT_LINE.findall(output)
+    if not named:
+        return None
+    directory = Path(named[-1])
     try:
-        if report.stat().st_mtime < since:
-            return None
-        return latest.resolve(), json.loads(report.read_text(encoding="utf-8"))
+        return directory, json.loads((directory / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -175,18 +180,38 @@ def show(report: dict[str, Any], directory: Path) -> None:
     print(f"{rule}\n  evidence: {directory}/report.html\n", flush=True)
 
 
+class DrillInterruptedError(Exception):
+    """The operator ended a drill; it has been closed, or it says what is left to do."""
+
+
+def abort(controller: Controller) -> None:
+    """Take the fault back and close the drill; a second Ctrl-C does not interrupt that."""
+    controller.progress.say(
+        "interrupted: taking the fault back and closing the drill (Ctrl-C does not stop this)"
+    )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = controller.play(
+            "playbooks/drill/abort.yml", "-e", "drill_abort_reason='interrupted by the operator'"
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if found := read_report(run.output):
+        show(found[1], found[0])
+    if run.status != 0:
+        controller.progress.say(
+            "the drill could NOT be closed: run playbooks/drill/abort.yml, then operate/verify.yml"
+        )
+
+
 def drill_once(controller: Controller) -> Verdict:
     """Run the drill's playbook and read the verdict from the evidence it left."""
-    since = time.time()
     try:
         run = controller.play(PLAYBOOKS[controller.request.level])
     except KeyboardInterrupt:
-        controller.progress.say("interrupted: taking the fault back and closing the drill")
-        controller.play("playbooks/drill/abort.yml", "-e", "drill_abort_reason='interrupted by the operator'")
-        if found := read_report(controller.root, since - 1):
-            show(found[1], found[0])
-        return Verdict.ABORTED
-    found = read_report(controller.root, since - 1)
+        abort(controller)
+        raise DrillInterruptedError from None
+    found = read_report(run.output)
     if found is None:
         controller.progress.say("the drill left no report: nothing was proven")
         return Verdict.ABORTED
@@ -221,6 +246,8 @@ def run(root: Path, home: Path, request: Request) -> int:
                 print("\n  ABORTED: the lab is not ready, nothing was injected\n", flush=True)
                 return Verdict.ABORTED.exit_code
             verdicts = [drill_once(controller) for _ in range(request.repeat)]
+        except DrillInterruptedError:
+            return Verdict.ABORTED.exit_code
         except KeyboardInterrupt:
             print("\n  ABORTED: interrupted before the drill, nothing was injected\n", flush=True)
             return Verdict.ABORTED.exit_code

@@ -19,7 +19,7 @@ from ..core.verdict import Verdict
 from ..ledger.fields import ConfigError
 from ..ledger.rundir import judge_run
 from ..ledger.seen import effect
-from ..report import index
+from ..report import chain, index
 from ..report.build import build
 from ..report.inputs import EvidenceInputError, write_durably
 from . import facts
@@ -211,7 +211,12 @@ def not_before_recovery(run_dir: Path, judged: dict[str, Any]) -> None:
 
 
 def seal(run_dir: Path, evidence: Path, root: Path, version: str) -> dict[str, Any]:
-    """Write the inputs, judge, build the report and the index; returns the report."""
+    """Write the inputs, judge, build the report and the index; returns the report.
+
+    A run that is sealed already is left exactly as it is: closing it twice must not break its hashes.
+    """
+    if run_dir.resolve().name in {record["run"] for record in chain.records(evidence)}:
+        return read_json(run_dir / "report.json")
     write_inputs(run_dir, root, version)
     ledger = run_dir / "ledger"
     if (ledger / "judge-input.json").is_file():

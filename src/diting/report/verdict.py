@@ -156,6 +156,9 @@ def _clocks(clocks: Clocks | None) -> list[Finding]:
             found.append(Finding(Verdict.INVALID, "clock_stepped", text))
         offsets = [clock.get("offset_seconds_before"), clock.get("offset_seconds_after")]
         worst = max((abs(o) for o in offsets if o is not None), default=None)
+        if worst is None and host != "controller":
+            text = f"the clock of {host} could not be read, before or after"
+            found.append(Finding(Verdict.INVALID, "clock_unknown", text, None, budget))
         if worst is not None and budget is not None and worst > budget:
             text = f"the clock of {host} was off by {worst:g} s; the budget is {budget:g} s"
             found.append(Finding(Verdict.INVALID, "clock_offset", text, worst, budget))

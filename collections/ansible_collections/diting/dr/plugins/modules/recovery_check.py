@@ -150,7 +150,10 @@ def look(module: AnsibleModule) -> tuple[Recovery, float]:
     start = time.monotonic()
     while True:
         cluster = judge_cluster(ask_members(rest, params["members"]), expected)
-        write = try_write(params["write_command"], params["write_timeout_seconds"])
+        if module.check_mode:
+            write = WriteSeen(ok=None, said="check mode writes nothing")
+        else:
+            write = try_write(params["write_command"], params["write_timeout_seconds"])
         recovery = judge(cluster, write, params["maximum_write_seconds"])
         waited = time.monotonic() - start
         if recovery.health.value in params["wait_for"] or waited + POLL_SECONDS > params["wait_seconds"]:
