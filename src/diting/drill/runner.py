@@ -151,7 +151,7 @@ def show(report: dict[str, Any], directory: Path) -> None:
     targets = report.get("targets") or {}
     rows = [
         ("fault", f"{report['level']} {report['fault']}"),
-        ("preset", str(report.get("preset"))),
+        ("preset", str(report.get("preset") or "not measured")),
         (
             "RTO (client)",
             f"{seconds(report['rto_client_seconds'])}  ± {seconds(report['resolution_seconds'])}",
@@ -180,20 +180,20 @@ def show(report: dict[str, Any], directory: Path) -> None:
     print(f"{rule}\n  evidence: {directory}/report.html\n", flush=True)
 
 
+ANSIBLE_INTERRUPTED = 99
+"""Exit status of ``ansible-playbook`` after Ctrl-C."""
+
+
 class DrillInterruptedError(Exception):
     """The operator ended a drill; it has been closed, or it says what is left to do."""
 
 
-def abort(controller: Controller) -> None:
-    """Take the fault back and close the drill; a second Ctrl-C does not interrupt that."""
-    controller.progress.say(
-        "interrupted: taking the fault back and closing the drill (Ctrl-C does not stop this)"
-    )
+def abort(controller: Controller, reason: str) -> None:
+    """Take the fault back and close the drill, if one is open; a second Ctrl-C does not interrupt that."""
+    controller.progress.say(f"{reason}: closing what is open (Ctrl-C does not stop this)")
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        run = controller.play(
-            "playbooks/drill/abort.yml", "-e", "drill_abort_reason='interrupted by the operator'"
-        )
+        run = controller.play("playbooks/drill/abort.yml", "-e", f"drill_abort_reason='{reason}'")
     finally:
         signal.signal(signal.SIGINT, before)
     if found := read_report(run.output):
@@ -209,11 +209,15 @@ def drill_once(controller: Controller) -> Verdict:
     try:
         run = controller.play(PLAYBOOKS[controller.request.level])
     except KeyboardInterrupt:
-        abort(controller)
+        abort(controller, "interrupted by the operator")
         raise DrillInterruptedError from None
     found = read_report(run.output)
     if found is None:
         controller.progress.say("the drill left no report: nothing was proven")
+        if run.status == ANSIBLE_INTERRUPTED:
+            abort(controller, "interrupted by the operator")
+            raise DrillInterruptedError
+        abort(controller, "the playbook ended without closing the drill")
         return Verdict.ABORTED
     directory, report = found
     show(report, directory)
