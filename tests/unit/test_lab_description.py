@@ -158,8 +158,9 @@ def test_only_debians_own_sources_are_passed_on():
         assert absent not in found
 
 
-def test_without_sources_debian_itself_is_used():
-    assert "http://deb.debian.org/debian" in site_settings.debian_sources([], [""])
+def test_without_a_source_the_folder_and_the_fix_are_named():
+    with pytest.raises(ValueError, match=r"/etc/apt: found no source of Debian bookworm"):
+        site_settings.debian_sources([], [""])
 
 
 def test_pip_settings_are_merged_and_local_paths_left_out():

@@ -25,14 +25,6 @@ SUITE = "bookworm"
 DEBIAN_SUITES = frozenset(SUITE + pocket for pocket in ("", "-updates", "-security", "-backports"))
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
-DEFAULT_SOURCES = "\n\n".join(
-    f"Types: deb\nURIs: http://deb.debian.org/{path}\nSuites: {suites}\nComponents: main\n"
-    "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg"
-    for path, suites in (
-        ("debian", f"{SUITE} {SUITE}-updates"),
-        ("debian-security", f"{SUITE}-security"),
-    )
-)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<parts>.+)$")
 
@@ -93,7 +85,12 @@ def debian_sources(deb822: Iterable[str], one_line: Iterable[str]) -> str:
                 options = dict(o.split("=", 1) for o in (match["options"] or "").split() if "=" in o)
                 signed = options.get("signed-by", "/usr/share/keyrings/debian-archive-keyring.gpg")
                 kept.append(_stanza(match["uri"], [match["suite"]], match["parts"], signed))
-    return "\n\n".join(kept or [DEFAULT_SOURCES]) + "\n"
+    if not kept:
+        raise ValueError(
+            f"/etc/apt: found no source of Debian {SUITE} with component main; wanted one, because the lab's hosts "
+            f"install from the mirrors of this machine. Add it under /etc/apt/sources.list.d"
+        )
+    return "\n\n".join(kept) + "\n"
 
 
 def _stanza(uris: str, suites: list[str], components: str, signed_by: str) -> str:
