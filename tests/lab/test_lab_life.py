@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pytest
 from diting.lab import image, network, power_service, view
 from diting.lab import instance as lab
 from diting.lab.hosts import link_is_up, link_of
-from diting.lab.podman import Podman, processes_of
+from diting.lab.podman import Podman, is_monitor, processes_of
 from diting.lab.power_client import PowerClient, PowerClientError
 
 pytestmark = [
@@ -303,6 +304,21 @@ def test_up_powers_stopped_hosts_on_through_power_control(running):
         json.loads(line) for line in (running.home / "power/journal.jsonl").read_text().splitlines()[before:]
     ]
     assert {event["host"] for event in events if event["event"] == "power_on_done"} == {"one", "two"}
+
+
+def test_up_starts_hosts_whose_every_process_was_killed_with_their_monitor(running):
+    # What the end of a container or a session leaves behind: nobody told podman that its hosts are dead.
+    for host in ("one", "two"):
+        container = running.podman.inspect(running.instance.container(host))
+        assert is_monitor(container)
+        os.kill(container.monitor, signal.SIGKILL)
+        for process in processes_of(container.identity):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        wait_until(lambda identity=container.identity: processes_of(identity) == [])
+        assert running.podman.inspect(running.instance.container(host)).status == "running"
+    assert running.up() == 1
+    assert {host["state"] for host in running.client.hosts()} == {"on"}
 
 
 def test_up_makes_a_missing_host_again_and_leaves_the_others(running):

@@ -188,7 +188,9 @@ def test_a_wrong_request_is_refused_and_does_nothing(power, path, body, status):
 
 def test_rubbish_and_too_much_are_refused(power):
     assert power.raw("POST", "/v1/hosts/pg1/on", "{rubbish")[0] == 400
-    assert power.raw("POST", "/v1/hosts/pg1/on", " " * 20000)[0] == 400
+    for _ in range(20):  # an answer sent before the body was read resets the connection, now and then
+        assert power.raw("POST", "/v1/hosts/pg1/on", " " * 20000)[0] == 400
+        assert power.raw("POST", "/v1/hosts/pg1/on", " " * 20000, token="wrong")[0] == 401  # noqa: S106
     assert power.client.daemon()["lab"] == "test"
 
 

@@ -100,11 +100,12 @@ class PodmanHosts:
         deadline = time.monotonic() + SWITCH_DEADLINE_SECONDS
         while True:
             try:
+                self._podman.record_lost_end(self._podman.inspect(name))
                 # What a killed host leaves behind (its mounts, its network namespace with the link
                 # a fault has cut) would be taken over by the new start.
                 self._podman.run("container", "cleanup", name)
                 self._podman.run("start", name)
-            except PodmanError as error:
+            except (PodmanError, OSError) as error:
                 problem = str(error)
             else:
                 state, problem = self.state(host)

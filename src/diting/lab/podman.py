@@ -7,6 +7,7 @@ import enum
 import json
 import os
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LOOK_TIMEOUT_SECONDS = 10.0
 ORDER_TIMEOUT_SECONDS = 60.0
+KILLED_EXIT = 137
+"""What conmon records for a container whose processes were killed: 128 + SIGKILL."""
 
 
 class PodmanError(Exception):
@@ -38,6 +41,8 @@ class Container:
     name: str
     status: str
     pid: int
+    monitor: int = 0
+    """Process id of conmon, which records how the container ended; 0 when podman names none."""
 
 
 class Podman:
@@ -45,6 +50,7 @@ class Podman:
 
     def __init__(self, podman_home: Path, executable: str = "podman") -> None:
         self._executable = executable
+        self._home = podman_home
         self._env = {
             **os.environ,
             "CONTAINERS_CONF": str(podman_home / "containers.conf"),
@@ -73,9 +79,30 @@ class Podman:
         try:
             data: Any = json.loads(out)[0]
             state = data["State"]
-            return Container(data["Id"], data["Name"], state["Status"], int(state["Pid"]))
+            return Container(
+                data["Id"], data["Name"], state["Status"], int(state["Pid"]), int(state["ConmonPid"])
+            )
         except (ValueError, LookupError, TypeError) as error:
             raise PodmanError(f"podman inspect {name}: unreadable answer: {error!r}") from error
+
+    def record_lost_end(self, container: Container) -> bool:
+        """Tell podman that a container is dead when nobody is left who would; True when it was told.
+
+        conmon writes down how a container ended, and podman believes in "running" until then. When
+        conmon was killed too (a killed session, no memory), that record never comes, and podman
+        refuses to start, clean up or kill. The kernel's word is enough: no process of the container
+        and no conmon. Raises ``OSError`` or ``PodmanError`` when that cannot be seen or written.
+        """
+        gone = not processes_of(container.identity) and not is_monitor(container)
+        if container.status not in {"running", "stopping", "paused"} or not gone:
+            return False
+        settings = self._home / "containers.conf"
+        try:
+            exits = Path(tomllib.loads(settings.read_text())["engine"]["tmp_dir"]) / "exits"
+        except (OSError, tomllib.TOMLDecodeError, LookupError, TypeError) as error:
+            raise PodmanError(f"{settings}: engine.tmp_dir cannot be read: {error!r}") from error
+        (exits / container.identity).write_text(str(KILLED_EXIT))
+        return True
 
 
 def processes_of(container_id: str, proc: Path = Path("/proc")) -> list[int]:
@@ -97,6 +124,16 @@ def processes_of(container_id: str, proc: Path = Path("/proc")) -> list[int]:
         if state not in "ZX":
             found.append(int(entry.name))
     return sorted(found)
+
+
+def is_monitor(container: Container, proc: Path = Path("/proc")) -> bool:
+    """Whether the process that podman names as the container's conmon still is that."""
+    if container.monitor <= 0:
+        return False
+    try:
+        return container.identity in (proc / str(container.monitor) / "cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def judge_power(status: str, init_pid: int, processes: list[int]) -> Power:

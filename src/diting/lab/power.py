@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diting.lab.instance import Instance
 
 MAX_BODY_BYTES = 16384
+REFUSED_BODY_BYTES = 65536
+"""How much of a body that is refused is read away before the answer."""
 MAX_TIMER_SECONDS = 7 * 24 * 3600.0
 RETRY_SECONDS = 2.0
 IP_FREEBIND = 15  # Linux; the name is not in the socket module of Python 3.11
@@ -252,7 +254,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _authenticate(self) -> None:
         given = self.headers.get("Authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-            self.close_connection = True  # its body is unread
+            self._refuse_body()
             raise RequestError(401, "want the header Authorization: Bearer <token>")
 
     def _body(self) -> dict[str, Any]:
@@ -261,7 +263,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ValueError:
             length = -1
         if not 0 <= length <= MAX_BODY_BYTES:
-            self.close_connection = True
+            self._refuse_body()
             raise RequestError(400, f"Content-Length: want 0 to {MAX_BODY_BYTES}")
         try:
             body = json.loads(self.rfile.read(length) or b"{}")
@@ -270,6 +272,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not isinstance(body, dict):
             raise RequestError(400, "body: want a JSON object")
         return body
+
+    def _refuse_body(self) -> None:
+        """Read a refused body away, within bounds, so that its sender gets to read the answer.
+
+        Closing a connection with unread data resets it, and the sender sees a broken pipe instead.
+        """
+        self.close_connection = True
+        length = self.headers.get("Content-Length") or "0"
+        left = min(int(length), REFUSED_BODY_BYTES) if length.isdecimal() else 0
+        while left > 0 and (chunk := self.rfile.read1(left)):
+            left -= len(chunk)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Requests that change something are in the journal; reads are not logged."""
