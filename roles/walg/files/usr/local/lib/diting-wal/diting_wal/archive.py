@@ -9,7 +9,6 @@ archived at the next start.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -31,16 +30,15 @@ _LOOK_AGAIN_SECONDS = 1.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Archive the file named on the command line; returns the exit code for PostgreSQL."""
     started = child.process_start()
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="archive_command for WAL-G")
-    parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
-    parser.add_argument("path", help="%%p of archive_command")
-    options = parser.parse_args(arguments)
+    words = child.command_line(
+        PROGRAM, "archive_command for WAL-G", {"path": "%p of archive_command"}, arguments
+    )
     try:
-        settings = config.load(options.config)
+        settings = config.load(words["config"])
     except config.ConfigError as error:
         child.say(PROGRAM, str(error))
         return EXIT_FAILED
-    return _archive(settings, options.path, started)
+    return _archive(settings, words["path"], started)
 
 
 def _archive(settings: config.Config, path: str, started: float) -> int:

@@ -8,16 +8,16 @@ retries do not keep to one, and PostgreSQL waits for as long as its command runs
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
+
+from .config import DEFAULT_PATH
 
 POLL_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
@@ -26,8 +26,7 @@ _REAP_SECONDS = 0.2
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How supervised work ended: its exit code, or None and the reason why it was stopped."""
 
     code: int | None
@@ -45,6 +44,8 @@ class _Interrupted(BaseException):
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies, even by SIGKILL."""
+    import ctypes  # late: 3 ms that only the worker needs
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
@@ -88,6 +89,26 @@ def supervise(work: Callable[[], int], stop_reason: Callable[[], str | None]) ->
         os._exit(128 + stop.signum)
     # A killed worker (out of memory, say) has a negative code; that is a failure like any other.
     return Outcome(code if code >= 0 else 255, "ended", _tail(output))
+
+
+def command_line(
+    program: str, description: str, places: Mapping[str, str], arguments: Sequence[str] | None
+) -> dict[str, str]:
+    """Words of the command line by name, and ``config``; leaves with a usage error as argparse does.
+
+    PostgreSQL gives exactly the words that ``places`` names (name to help). They are taken as they are:
+    loading argparse costs 7 ms, several times in a promotion, while clients wait.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) == len(places) and not any(word.startswith("-") for word in given):
+        return {**dict(zip(places, given, strict=True)), "config": DEFAULT_PATH}
+    import argparse
+
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--config", default=DEFAULT_PATH, help="wrapper settings (JSON)")
+    for name, text in places.items():
+        parser.add_argument(name, help=text.replace("%", "%%"))
+    return {name: str(value) for name, value in vars(parser.parse_args(given)).items()}
 
 
 def tell(message: str, code: int) -> int:

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 DEFAULT_PATH = "/etc/wal-g/wrapper.json"
 
@@ -14,8 +13,7 @@ class ConfigError(Exception):
     """The settings cannot be used; the message lists every problem with its place."""
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """One host's wrapper settings. Times are seconds."""
 
     walg: str
@@ -57,16 +55,16 @@ def read_json(path: str) -> dict[str, Any]:
 def load(path: str = DEFAULT_PATH) -> Config:
     """Read and check the wrapper settings; raises ConfigError with all problems at once."""
     raw = read_json(path)
-    wanted = {field.name: field.type for field in fields(Config)}
-    problems = [f"/{name}: is missing" for name in wanted if name not in raw]
-    problems += [f"/{name}: is not a known setting" for name in raw if name not in wanted]
-    for name, kind in wanted.items():
+    problems = [f"/{name}: is missing" for name in Config._fields if name not in raw]
+    problems += [f"/{name}: is not a known setting" for name in raw if name not in Config._fields]
+    for name in Config._fields:
         value = raw.get(name)
         if name not in raw:
             continue
-        if kind == "str" and not (isinstance(value, str) and value.startswith("/")):
+        is_path = not name.endswith("_seconds")
+        if is_path and not (isinstance(value, str) and value.startswith("/")):
             problems.append(f"/{name}: an absolute path is wanted, found {value!r}")
-        if kind == "float" and not (
+        if not is_path and not (
             isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
         ):
             problems.append(f"/{name}: seconds above 0 are wanted, found {value!r}")

@@ -9,10 +9,8 @@ asks in the middle of a promotion, so it gets an answer in time whatever happens
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 
@@ -42,19 +40,16 @@ _CODE_ABSENT, _CODE_SILENT, _CODE_BAD, _CODE_FAILED = 11, 12, 13, 14
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch the file named on the command line; returns the exit code for PostgreSQL."""
     started = child.process_start()
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="restore_command for WAL-G")
-    parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
-    parser.add_argument("name", help="%%f of restore_command")
-    parser.add_argument("path", help="%%p of restore_command")
-    options = parser.parse_args(arguments)
-    data_dir = data_directory(options.path)
+    places = {"name": "%f of restore_command", "path": "%p of restore_command"}
+    words = child.command_line(PROGRAM, "restore_command for WAL-G", places, arguments)
+    data_dir = data_directory(words["path"])
     standby = _must_not_wait(data_dir)
     try:
-        settings = config.load(options.config)
+        settings = config.load(words["config"])
     except config.ConfigError as error:
         child.say(PROGRAM, str(error))
         return EXIT_ABSENT if standby else EXIT_SETTINGS
-    job = _Job(settings, options.name, options.path, data_dir, started)
+    job = _Job(settings, words["name"], words["path"], data_dir, started)
     return job.for_standby() if standby else job.for_target()
 
 
@@ -166,6 +161,8 @@ class _Job:
 
     def _fetch(self) -> int:
         """Worker: fetch beside the destination, check, and only then put it there."""
+        import subprocess  # late: most questions of a promotion end with "absent"
+
         self._clean()
         argv = [self.settings.walg, "--config", self.settings.walg_config]
         # Concurrency 1 turns WAL-G's prefetch off: it leaves files inside pg_wal, which breaks

@@ -17,8 +17,7 @@ import ssl
 import urllib.parse
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 WAL_FOLDER = "wal_005"
 BACKUP_FOLDER = "basebackups_005"
@@ -54,12 +53,24 @@ def open_store(settings: Mapping[str, object]) -> Store:
 
 def holds(where: Store, name: str, timeout_seconds: float) -> bool:
     """Does the store list the file, whatever way it is compressed? Raises StoreError."""
-    found = where.names(name, 10, timeout_seconds)
-    return any(item == name or item.startswith(f"{name}.") for item in found)
+    return any(_is_file(item, name) for item in where.names(name, 10, timeout_seconds))
 
 
-@dataclass(frozen=True)
-class FileStore:
+def _is_file(item: str, name: str) -> bool:
+    """Is the object the file itself, and not another one whose name begins the same?
+
+    WAL-G adds one ending for the compression. ``<segment>.partial.lz4`` is the half of a segment that a
+    promotion left behind, ``<segment>.00000028.backup.lz4`` the label of a backup.
+    """
+    if not item.startswith(name):
+        return False
+    ending = item[len(name) :]
+    return not ending or (
+        ending[0] == "." and "." not in ending[1:] and ending not in {".partial", ".backup"}
+    )
+
+
+class FileStore(NamedTuple):
     """A directory, often a network mount."""
 
     root: str
@@ -101,8 +112,7 @@ def _unless_absent(error: OSError) -> None:
         raise error
 
 
-@dataclass(frozen=True)
-class S3Store:
+class S3Store(NamedTuple):
     """One prefix of one bucket, asked by plain HTTP with AWS signature version 4."""
 
     scheme: str
