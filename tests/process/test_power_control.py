@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from diting.cli.main import main
 from diting.lab import instance as lab
 from diting.lab import power_service
 from diting.lab.power_client import PowerClient, PowerClientError
@@ -190,7 +191,7 @@ def test_rubbish_and_too_much_are_refused(power):
     assert power.raw("POST", "/v1/hosts/pg1/on", "{rubbish")[0] == 400
     for _ in range(20):  # an answer sent before the body was read resets the connection, now and then
         assert power.raw("POST", "/v1/hosts/pg1/on", " " * 20000)[0] == 400
-        assert power.raw("POST", "/v1/hosts/pg1/on", " " * 20000, token="wrong")[0] == 401  # noqa: S106
+        assert power.raw("POST", "/v1/hosts/pg1/on", " " * 20000, token="wrong")[0] == 401
     assert power.client.daemon()["lab"] == "test"
 
 
@@ -204,6 +205,21 @@ def test_off_with_a_limit_comes_back_by_itself(power):
     assert events.index("timer_set") < events.index("power_off_requested")
     assert events[-3:] == ["timer_due", "power_on_requested", "power_on_done"]
     assert {r["incident_id"] for r in power.journal() if r["event"].startswith("power_on")} == {"inc-1"}
+
+
+def test_settling_an_incident_takes_its_timers_back_and_says_what_fired(power, capsys):
+    def settle(incident: str) -> dict[str, Any]:
+        words = ["lab", "power", "settle", "pg1", "--incident", incident, "--lab-home", str(power.home)]
+        assert main(words) == 0
+        return json.loads(capsys.readouterr().out)
+
+    mine = power.client.add_timer("pg1", 3600, "limit", "inc-1")
+    other = power.client.add_timer("pg1", 3600, "limit", "inc-2")
+    assert settle("inc-1") == {"host": "pg1", "cancelled": [mine["id"]], "fired": []}
+    assert [timer["id"] for timer in power.client.host("pg1")["timers"]] == [other["id"]]
+    due = power.client.add_timer("pg1", 0.1, "limit", "inc-1")
+    wait_until(lambda: len(power.client.host("pg1")["timers"]) == 1)
+    assert settle("inc-1") == {"host": "pg1", "cancelled": [], "fired": [due["id"]]}
 
 
 def test_a_timer_outlives_kill_9(power):

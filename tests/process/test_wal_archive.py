@@ -81,6 +81,23 @@ def test_fast_stop_with_dead_store_and_catch_up(
     wait_until("archiving catches up", lambda: {f"{name}.lz4" for name in missed} <= set(store.objects()))
 
 
+@pytest.mark.parametrize(("age", "waits"), [(0, False), (3600, True), (-3600, True)])
+def test_a_planned_stop_waits_for_no_upload(
+    age: int, waits: bool, archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
+) -> None:
+    make_dead("black hole", store, host, black_hole)
+    host.write(store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{black_hole.port}"), archive_stopping_seconds=5)
+    name = archiving.fill_segment()
+    wait_until("an attempt is under way", lambda: running_pushes(host.walg_config))
+    mark = host.state / "planned-stop"
+    mark.touch()
+    moment = time.time() - age
+    os.utime(mark, (moment, moment))
+    took = archiving.stop()
+    assert (took >= 5) is waits, f"shutdown took {took:.1f} s"
+    assert (archiving.data / f"pg_wal/archive_status/{name}.ready").exists()  # nothing is forgotten
+
+
 def test_stop_without_the_wrapper_is_held_up(cluster: Cluster, store: S3Server, host: Host) -> None:
     """The trouble the wrapper exists for is real; if this fails the test above proves nothing."""
     cluster.configure(archive_command=f"{host.walg} --config {host.walg_config} wal-push %p")
@@ -115,7 +132,11 @@ def test_running_server_gets_a_code_that_keeps_the_archiver(
     segment = archiving.fill_segment()
     begun = time.monotonic()
     done = host.run(
-        BIN / "diting-wal-archive", "--config", host.wrapper_config, f"pg_wal/{segment}", cwd=archiving.data
+        BIN / "bin/diting-wal-archive",
+        "--config",
+        host.wrapper_config,
+        f"pg_wal/{segment}",
+        cwd=archiving.data,
     )
     assert done.returncode == 1
     assert time.monotonic() - begun < 2
@@ -126,7 +147,11 @@ def test_wrong_key_is_a_failure(archiving: Cluster, store: S3Server, host: Host)
     host.write(store.settings(AWS_SECRET_ACCESS_KEY="wrong"), archive_deadline_seconds=5)
     segment = archiving.fill_segment()
     done = host.run(
-        BIN / "diting-wal-archive", "--config", host.wrapper_config, f"pg_wal/{segment}", cwd=archiving.data
+        BIN / "bin/diting-wal-archive",
+        "--config",
+        host.wrapper_config,
+        f"pg_wal/{segment}",
+        cwd=archiving.data,
     )
     assert done.returncode == 1
     assert "wrong" not in done.stderr.replace("wrong key", "")
@@ -171,7 +196,7 @@ def test_rejoining_member_does_not_wait_for_a_dead_store(
     name = archiving.fill_segment()
     archiving.stop()
     path = archiving.data / "pg_wal" / name
-    command = [BIN / "diting-wal-archive", "--config", host.wrapper_config, path]
+    command = [BIN / "bin/diting-wal-archive", "--config", host.wrapper_config, path]
     begun = time.monotonic()
     done = as_postgres(*command, cwd=host.root)
     assert done.returncode == 1
@@ -183,7 +208,9 @@ def test_rejoining_member_does_not_wait_for_a_dead_store(
 
 def test_settings_errors_name_every_problem(host: Host, store: S3Server, base: object) -> None:
     host.write(store.settings(), archive_deadline_seconds=0, nonsense=1)
-    done = host.run(BIN / "diting-wal-archive", "--config", host.wrapper_config, "pg_wal/x", cwd=host.root)
+    done = host.run(
+        BIN / "bin/diting-wal-archive", "--config", host.wrapper_config, "pg_wal/x", cwd=host.root
+    )
     assert done.returncode == 1
     assert "/archive_deadline_seconds: seconds above 0 are wanted, found 0" in done.stderr
     assert "/nonsense: is not a known setting" in done.stderr

@@ -35,7 +35,7 @@ def settings(archiving: Cluster, store: S3Server) -> dict[str, str]:
 
 
 def tool(host: Host, *arguments: str) -> tuple[int, dict[str, object]]:
-    done = as_postgres(BIN / "diting-wal", "--config", host.wrapper_config, *arguments, cwd=host.root)
+    done = as_postgres(BIN / "bin/diting-wal", "--config", host.wrapper_config, *arguments, cwd=host.root)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -182,7 +182,7 @@ def test_root_works_as_the_owner_of_the_settings(
 ) -> None:
     host.write(settings)
     done = subprocess.run(
-        [BIN / "diting-wal", "--config", host.wrapper_config, "--user", "nobody", "status"],
+        [BIN / "bin/diting-wal", "--config", host.wrapper_config, "--user", "nobody", "status"],
         capture_output=True,
         text=True,
         check=False,

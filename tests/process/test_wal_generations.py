@@ -41,7 +41,8 @@ def stand_in(host: Host, store: S3Server, body: str, **wrapper: float) -> None:
 
 def ask(host: Host, data: Path, name: str = SEGMENT) -> subprocess.CompletedProcess[str]:
     done = as_postgres(
-        *(BIN / "diting-wal-restore", "--config", host.wrapper_config, name, "pg_wal/RECOVERYXLOG"), cwd=data
+        *(BIN / "bin/diting-wal-restore", "--config", host.wrapper_config, name, "pg_wal/RECOVERYXLOG"),
+        cwd=data,
     )
     assert list((data / "pg_wal").iterdir()) == []
     return done

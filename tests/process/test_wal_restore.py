@@ -64,7 +64,7 @@ class Asker:
     def ask(self, name: str) -> tuple[int, str, float]:
         begun = time.monotonic()
         done = as_postgres(
-            *(BIN / "diting-wal-restore", "--config", self.host.wrapper_config, name),
+            *(BIN / "bin/diting-wal-restore", "--config", self.host.wrapper_config, name),
             "pg_wal/RECOVERYXLOG",
             cwd=self.data,
         )
@@ -218,7 +218,7 @@ def test_absolute_path_of_pg_rewind_is_understood(asker: Asker, archive: list[st
     asker.mode()
     target = asker.data / "pg_wal" / "wanted"
     done = as_postgres(
-        *(BIN / "diting-wal-restore", "--config", host.wrapper_config, archive[1], target), cwd=host.root
+        *(BIN / "bin/diting-wal-restore", "--config", host.wrapper_config, archive[1], target), cwd=host.root
     )
     assert done.returncode == 0, done.stderr
     assert target.stat().st_size == 16 << 20

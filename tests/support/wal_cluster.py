@@ -39,8 +39,13 @@ def install_commands() -> None:
     packed = subprocess.run(
         [sys.executable, ROOT / "roles/walg/files/pack.py", BIN], check=True, capture_output=True, text=True
     )
-    for name in ("diting-wal", "diting-wal-archive", "diting-wal-restore"):
-        (BIN / name).symlink_to(packed.stdout.strip())
+    # Laid out as on a host: the front of restore_command finds its program beside it.
+    for name in ("bin", "lib"):
+        (BIN / name).mkdir(mode=0o755)
+    (BIN / "lib/diting-wal.pyz").symlink_to(packed.stdout.strip())
+    for name in ("diting-wal", "diting-wal-archive"):
+        (BIN / "bin" / name).symlink_to(packed.stdout.strip())
+    shutil.copy(ROOT / "roles/walg/files/usr/local/bin/diting-wal-restore", BIN / "bin")
 
 
 @functools.cache
@@ -206,6 +211,7 @@ class Host:
             "store_probe_seconds": 0.3,
             "store_silent_seconds": 10,
             "state_dir": str(self.state),
+            "planned_stop_file": str(self.state / "planned-stop"),
             **wrapper,
         }
         for path, content in ((self.walg_config, settings), (self.wrapper_config, values)):
@@ -214,10 +220,10 @@ class Host:
             path.chmod(0o600)
 
     def archive(self) -> str:
-        return f"{BIN}/diting-wal-archive --config {self.wrapper_config} %p"
+        return f"{BIN}/bin/diting-wal-archive --config {self.wrapper_config} %p"
 
     def restore(self) -> str:
-        return f"{BIN}/diting-wal-restore --config {self.wrapper_config} %f %p"
+        return f"{BIN}/bin/diting-wal-restore --config {self.wrapper_config} %f %p"
 
     def raw_restore(self) -> str:
         return f"{self.walg} --config {self.walg_config} wal-fetch %f %p"

@@ -4,9 +4,15 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from diting.drill import runner
 from diting.drill.progress import Progress
 from diting.drill.runner import Request, check_request, variables
 
@@ -64,3 +70,30 @@ def test_wrong_usage_is_named(request_, text):
 def test_good_usage_passes():
     assert check_request(Request("l4", extra=("drill_fault=host_off patroni_preset=stock",))) is None
     assert variables(("a=1 b='x y'", '{"c": 1}')) == {"a": "1", "b": "x y"}
+
+
+def test_a_cancelled_drill_ends_its_playbook(tmp_path):
+    # A job template cancels by SIGTERM to the command alone; the playbook must not go on breaking things.
+    mark = tmp_path / "pid"
+    program = f"""
+import sys, signal
+sys.path.insert(0, {str(Path(runner.__file__).parents[2])!r})
+from pathlib import Path
+from diting.drill import runner
+from diting.drill.progress import Progress, TerminatedError, run_playbook
+signal.signal(signal.SIGTERM, runner._terminated)
+child = ["sh", "-c", "echo $$ > {mark}; exec sleep 60"]
+try:
+    run_playbook(child, cwd=Path("/"), log=Path({str(tmp_path / "log")!r}), progress=Progress())
+except TerminatedError:
+    sys.exit(7)
+"""
+    command = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 20
+    while not (mark.exists() and mark.read_text().strip()):
+        assert time.monotonic() < deadline, "the playbook did not start"
+        time.sleep(0.02)
+    command.terminate()
+    assert command.wait(timeout=20) == 7
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)

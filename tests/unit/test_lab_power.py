@@ -79,6 +79,47 @@ def test_could_not_look_is_unknown_and_says_why(tmp_path, monkeypatch, script, w
     assert why in text
 
 
+def test_a_stopped_host_has_no_monitor_and_is_off(tmp_path):
+    # As podman 4.3 prints it: without ConmonPid.
+    state = '{"Status": "exited", "Running": false, "Pid": 0, "ExitCode": 137}'
+    fake = fake_podman(tmp_path, f'echo \'[{{"Id": "x", "Name": "y", "State": {state}}}]\'')
+    assert podman.power_state(fake, parse(LAB, tmp_path), "pg1") == (Power.OFF, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "monitor", "processes", "told"),
+    [
+        ("running", 71, [], True),
+        ("stopping", 71, [], True),
+        ("running", 70, [], False),  # conmon lives and will say it itself
+        ("running", 71, [5], False),
+        ("exited", 0, [], False),
+    ],
+)
+def test_only_a_host_without_processes_and_monitor_is_recorded_as_dead(
+    tmp_path, monkeypatch, status, monitor, processes, told
+):
+    (tmp_path / "containers.conf").write_text(f'[engine]\ntmp_dir = "{tmp_path}"\n')
+    (tmp_path / "exits").mkdir()
+    monkeypatch.setattr(podman, "processes_of", lambda _identity: processes)
+    monkeypatch.setattr(podman, "is_monitor", lambda container: container.monitor == 70)
+    host = podman.Container("c0ffee", "lab-pg1", status, 0, monitor)
+    assert podman.Podman(tmp_path).record_lost_end(host) is told
+    assert [path.read_text() for path in (tmp_path / "exits").iterdir()] == (["137"] if told else [])
+
+
+def test_a_monitor_is_known_by_the_container_it_watches(tmp_path):
+    (tmp_path / "70").mkdir()
+    (tmp_path / "70/cmdline").write_text("conmon\0-c\0c0ffee\0")
+    (tmp_path / "71").mkdir()
+    (tmp_path / "71/cmdline").write_text("another\0program\0")
+    known = [
+        podman.is_monitor(podman.Container("c0ffee", "x", "running", 0, pid), tmp_path)
+        for pid in (0, 70, 71, 72)
+    ]
+    assert known == [False, True, False, False]
+
+
 def test_without_podman_nobody_can_look(tmp_path):
     state, text = podman.power_state(
         podman.Podman(tmp_path, str(tmp_path / "none")), parse(LAB, tmp_path), "pg1"
@@ -144,6 +185,26 @@ def test_journal_lines_are_canonical_and_private(tmp_path):
     )
     assert json.loads(lines[0])["ts"].endswith("Z")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_which_of_an_incidents_timers_fired_is_read_from_the_journal(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    for host, timer, incident in (("pg1", "a", "inc-1"), ("pg2", "b", "inc-1"), ("pg1", "c", "inc-2")):
+        records.append_journal(
+            path, "timer_due", {"host": host, "timer": {"id": timer, "incident_id": incident}}
+        )
+    records.append_journal(path, "timer_set", {"host": "pg1", "timer": {"id": "d", "incident_id": "inc-1"}})
+    with path.open("a") as stream:
+        stream.write('{"event": "timer_d')  # one that is being written
+    assert records.timers_fired(path, "pg1", "inc-1") == ["a"]
+    assert records.timers_fired(path, "pg1", "inc-3") == []
+
+
+def test_a_journal_that_cannot_be_read_is_not_an_empty_one(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text("rubbish\n{}\n")
+    with pytest.raises(ValueError, match=r"journal\.jsonl:1: not JSON"):
+        records.timers_fired(path, "pg1", "inc-1")
 
 
 def test_a_labs_containers_are_known_by_label_or_name(tmp_path):

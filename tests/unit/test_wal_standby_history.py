@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,3 +48,40 @@ def test_only_a_history_that_is_there_is_not_asked_for(tmp_path, asked, name, pr
         (tmp_path / "pg_wal" / name).write_text("1\t0/C0000A0\tno recovery target specified\n")
     assert job(tmp_path, name).for_standby() == code
     assert len(asked) == questions
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "files", "front_answers"),
+    [
+        ("00000003.history", "pg_wal/RECOVERYHISTORY", ["standby.signal", "pg_wal/00000003.history"], True),
+        ("00000003.history", "pg_wal/RECOVERYHISTORY", ["pg_wal/00000003.history"], False),
+        ("00000003.history", "pg_wal/RECOVERYHISTORY", ["recovery.signal", "pg_wal/00000003.history"], False),
+        ("00000004.history", "pg_wal/RECOVERYHISTORY", ["standby.signal", "pg_wal/00000003.history"], False),
+        ("00000003.history", "/other/pg_wal/x", ["standby.signal", "pg_wal/00000003.history"], False),
+        (
+            "000000030000000000000001",
+            "pg_wal/x",
+            ["standby.signal", "pg_wal/000000030000000000000001"],
+            False,
+        ),
+    ],
+)
+def test_the_front_answers_that_alone_and_leaves_the_rest(tmp_path, name, path, files, front_answers):
+    # Beside a program that only shows that it was asked, and with what.
+    front = tmp_path / "bin" / "diting-wal-restore"
+    front.parent.mkdir()
+    front.write_bytes((ROOT / "roles/walg/files/usr/local/bin/diting-wal-restore").read_bytes())
+    front.chmod(0o755)
+    program = tmp_path / "lib" / "diting-wal.pyz"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@"\nexit 9\n')
+    program.chmod(0o755)
+    data = tmp_path / "data"
+    (data / "pg_wal").mkdir(parents=True)
+    for file in files:
+        (data / file).touch()
+    done = subprocess.run([front, name, path], cwd=data, capture_output=True, text=True, check=False)
+    if front_answers:
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    else:
+        assert (done.returncode, done.stdout) == (9, f"diting-wal-restore {name} {path}\n")

@@ -123,3 +123,23 @@ def test_a_directory_that_is_not_mounted_is_an_error(tmp_path: Path) -> None:
     (root / "wal_005" / "1B.lz4").touch()
     assert opened.names("wal_005/0", 10, 1) == ["wal_005/0A.lz4"]
     assert opened.names("basebackups_005/", 10, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("object_name", "wanted"),
+    [
+        ("00000003000000000000000B", True),
+        ("00000003000000000000000B.lz4", True),
+        ("00000003000000000000000B.zst", True),
+        ("00000003000000000000000B.partial", False),
+        ("00000003000000000000000B.partial.lz4", False),
+        ("00000003000000000000000B.00000028.backup.lz4", False),
+        ("00000003000000000000000BC.lz4", False),
+    ],
+)
+def test_a_name_that_begins_the_same_is_another_file(tmp_path: Path, object_name: str, wanted: bool) -> None:
+    folder = tmp_path / store.WAL_FOLDER
+    folder.mkdir()
+    (folder / object_name).touch()
+    where = store.FileStore(str(tmp_path))
+    assert store.holds(where, f"{store.WAL_FOLDER}/00000003000000000000000B", 1.0) is wanted

@@ -47,11 +47,15 @@ def add_parser(sub: Any) -> None:
         ("off", "cut a host's power at once", _power_off),
         ("timer", "have a host powered on later, whatever becomes of the caller", _power_timer),
         ("cancel", "take a timer back", _power_cancel),
+        ("settle", "take an incident's timers back, and say whether one fired", _power_settle),
     ):
         order = _action(orders, name, text, function)
         order.add_argument("host")
         if name == "cancel":
             order.add_argument("timer_id", metavar="TIMER")
+            continue
+        if name == "settle":
+            order.add_argument("--incident", metavar="ID", required=True)
             continue
         order.add_argument("--reason", default="by hand", metavar="TEXT")
         order.add_argument("--incident", metavar="ID")
@@ -180,6 +184,21 @@ def _power_cancel(args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab.power_client import PowerClient
 
     PowerClient.for_instance(instance).remove_timer(args.host, args.timer_id)
+    return 0
+
+
+def _power_settle(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+    from ..lab.records import timers_fired
+
+    client = PowerClient.for_instance(instance)
+    timers = client.host(args.host)["timers"]
+    mine = [timer["id"] for timer in timers if timer["incident_id"] == args.incident]
+    for timer_id in mine:
+        client.remove_timer(args.host, timer_id)
+    # Asked after the timers are gone: from here on none of them can fire unseen.
+    fired = timers_fired(instance.power_dir / "journal.jsonl", args.host, args.incident)
+    print(json.dumps({"host": args.host, "cancelled": mine, "fired": fired}))
     return 0
 
 

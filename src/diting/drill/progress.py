@@ -30,6 +30,10 @@ SAID = re.compile(r"^(?P<indent>\s*)\"?msg\"?: (?P<text>.+?)\s*$")
 PR_SET_PDEATHSIG = 1
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM, by which a job template or a service manager cancels a drill; closed like a Ctrl-C."""
+
+
 def die_with_parent() -> None:
     """Ask the kernel to end this process when its parent is killed (``prctl(2)``).
 
@@ -148,8 +152,11 @@ def run_playbook(
         reader.start()
         try:
             status = child.wait()
-        except KeyboardInterrupt:
-            # Ansible got the same Ctrl-C; give it a moment to end its workers, then insist.
+        except KeyboardInterrupt as stop:
+            # Ansible got the same Ctrl-C, but not what was sent to us alone; give it a moment to end its
+            # workers, then insist.
+            if isinstance(stop, TerminatedError):
+                child.terminate()
             try:
                 status = child.wait(timeout=10)
             except subprocess.TimeoutExpired:

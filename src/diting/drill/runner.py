@@ -15,12 +15,12 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..core.faults import CATALOGUE, fault_named
 from ..core.verdict import EXIT_USAGE, Verdict
 from .converged import inventory_hosts, is_converged, tree_hash
-from .progress import PlaybookRun, Progress, run_playbook
+from .progress import PlaybookRun, Progress, TerminatedError, run_playbook
 
 PLAYBOOKS = {"l4": "playbooks/drill/l4_database_failure.yml"}
 """Level -> the playbook that drills it."""
@@ -191,11 +191,12 @@ class DrillInterruptedError(Exception):
 def abort(controller: Controller, reason: str) -> None:
     """Take the fault back and close the drill, if one is open; a second Ctrl-C does not interrupt that."""
     controller.progress.say(f"{reason}: closing what is open (Ctrl-C does not stop this)")
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run = controller.play("playbooks/drill/abort.yml", "-e", f"drill_abort_reason='{reason}'")
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if found := read_report(run.output):
         show(found[1], found[0])
     if run.status != 0:
@@ -228,8 +229,13 @@ def drill_once(controller: Controller) -> Verdict:
     return verdict
 
 
+def _terminated(_number: int, _frame: object) -> NoReturn:
+    raise TerminatedError
+
+
 def run(root: Path, home: Path, request: Request) -> int:
     """The whole command; returns the exit status of ``scripts/drill``."""
+    signal.signal(signal.SIGTERM, _terminated)
     if problem := check_request(request):
         print(f"scripts/drill: {problem}", file=sys.stderr)
         return EXIT_USAGE

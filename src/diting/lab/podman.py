@@ -80,7 +80,7 @@ class Podman:
             data: Any = json.loads(out)[0]
             state = data["State"]
             return Container(
-                data["Id"], data["Name"], state["Status"], int(state["Pid"]), int(state["ConmonPid"])
+                data["Id"], data["Name"], state["Status"], int(state["Pid"]), int(state.get("ConmonPid", 0))
             )
         except (ValueError, LookupError, TypeError) as error:
             raise PodmanError(f"podman inspect {name}: unreadable answer: {error!r}") from error

@@ -54,6 +54,28 @@ def append_journal(
     return record
 
 
+def timers_fired(path: Path, host: str, incident_id: str) -> list[str]:
+    """Ids of an incident's timers that came due for ``host``, by power control's journal at ``path``.
+
+    Raises ``ValueError`` naming the line when a line but the last is unreadable; a torn last line is one
+    that is being written.
+    """
+    fired = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                continue
+            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+        timer = record.get("timer") or {}
+        due = (record.get("event"), record.get("host")) == ("timer_due", host)
+        if due and timer.get("incident_id") == incident_id and timer["id"] not in fired:
+            fired.append(timer["id"])
+    return fired
+
+
 @dataclass(frozen=True)
 class Timer:
     """One promised action. ``due_unix`` is wall-clock time: it must mean the same after a restart."""

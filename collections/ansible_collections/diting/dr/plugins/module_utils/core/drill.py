@@ -41,7 +41,10 @@ class Owner:
 
 @dataclass(frozen=True)
 class Holder:
-    """The floor: at most one drill of an estate holds it. ``deadline`` is UTC text."""
+    """The floor: at most one drill of an estate holds it. ``deadline`` is UTC text.
+
+    Whoever closes a drill that was cut off has nothing but this to find its traces by.
+    """
 
     drill_id: str
     owner: Owner
@@ -49,6 +52,7 @@ class Holder:
     run_dir: str
     fault: str
     target: str
+    incident_id: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the file on the control host."""

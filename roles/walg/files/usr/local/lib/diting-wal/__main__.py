@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entry of the archive that is installed under three names: the name says which command this is."""
+"""Entry of the archive: the name it was called by says which command this is, or else the first word does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 
 def run() -> int:
     """Run the command whose name this program was called by."""
+    if os.path.basename(sys.argv[0]).endswith(".pyz") and len(sys.argv) > 1:
+        del sys.argv[0]
     name = os.path.basename(sys.argv[0])
     # Imports are late: each command loads only what it needs, because it runs once per segment.
     if name == "diting-wal-archive":

@@ -25,6 +25,8 @@ EXIT_USAGE = 64
 _OFFLINE_PROBE_SECONDS = 2.0
 _ASK_SECONDS = 10.0
 _LOOK_AGAIN_SECONDS = 1.0
+_PLANNED_STOP_VALID_SECONDS = 60.0
+_PLANNED = "the stop is a planned switchover's, and the others hold the same WAL: archived later"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _archive(settings: config.Config, path: str, started: float) -> int:
     data_dir = data_directory(path)
-    online = server_state(data_dir) is not ServerState.ABSENT
+    state = server_state(data_dir)
+    online = state is not ServerState.ABSENT
+    if state is ServerState.STOPPING and _planned_stop(settings):
+        child.say(PROGRAM, f"{path}: not archived: {_PLANNED}")
+        return EXIT_GIVE_UP
     if not online:
         # Patroni archives what is left over before it rewinds a stopped server; a dead store must
         # not keep that member from coming back.
@@ -78,6 +84,8 @@ def _watch(
             # server cannot be started again.
             return "the server is gone"
         if state is ServerState.STOPPING:
+            if _planned_stop(settings):
+                return _PLANNED
             if not stopping_since:
                 stopping_since.append(now if now - started > 2 * child.POLL_SECONDS else started)
             if now - stopping_since[0] >= settings.archive_stopping_seconds:
@@ -87,6 +95,18 @@ def _watch(
         return None
 
     return reason
+
+
+def _planned_stop(settings: config.Config) -> bool:
+    """Is the server stopped for a planned switchover, in which clients would wait for an upload?
+
+    The file is as postgres left it; one that was forgotten, or is of the future, says nothing.
+    """
+    try:
+        age = time.time() - os.stat(settings.planned_stop_file).st_mtime
+    except OSError:
+        return False
+    return 0 <= age <= _PLANNED_STOP_VALID_SECONDS
 
 
 def _push_unless_held(settings: config.Config, path: str) -> int:

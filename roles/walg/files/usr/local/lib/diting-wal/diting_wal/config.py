@@ -36,6 +36,8 @@ class Config(NamedTuple):
     """How long a standby remembers that the store did not answer and does not ask again."""
     state_dir: str
     """Directory of that memory; lost at boot, which is right."""
+    planned_stop_file: str
+    """While this file stands and is fresh, the server's stop is that of a planned switchover."""
 
 
 def read_json(path: str) -> dict[str, Any]:
