@@ -82,7 +82,7 @@ def test_could_not_look_is_unknown_and_says_why(tmp_path, monkeypatch, script, w
 def test_a_stopped_host_has_no_monitor_and_is_off(tmp_path):
     # As podman 4.3 prints it: without ConmonPid.
     state = '{"Status": "exited", "Running": false, "Pid": 0, "ExitCode": 137}'
-    fake = fake_podman(tmp_path, f'echo \'[{{"Id": "x", "Name": "y", "State": {state}}}]\'')
+    fake = fake_podman(tmp_path, f'echo \'[{{"Id": "c0ffee-of-nobody", "Name": "y", "State": {state}}}]\'')
     assert podman.power_state(fake, parse(LAB, tmp_path), "pg1") == (Power.OFF, "")
 
 
