@@ -65,7 +65,16 @@ def test_listens_on_its_own_address_and_nowhere_else(host):
     }
 
 
-@pytest.mark.parametrize("name", ["chrony.service", "etcd.service", "patroni.service", "etcd-snapshot.timer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chrony.service",
+        "etcd.service",
+        "patroni.service",
+        "diting-patroni-nudge.service",
+        "etcd-snapshot.timer",
+    ],
+)
 def test_service_runs_and_starts_at_boot(host, name):
     state = unit(host, name, "ActiveState", "UnitFileState")
     assert state == {"ActiveState": "active", "UnitFileState": "enabled"}, run(
