@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from support.wal_cluster import PG_BIN, Cluster, Host, S3Server, checked, own, wait_until
-from support.wal_fixtures import base, cluster, clusters, host, pristine, store  # noqa: F401
+from support.wal_cluster import PG_BIN, Cluster, Host, S3Server, checked, wait_until
+from support.wal_fixtures import base, cluster, clusters, host, pristine, standby_of, store  # noqa: F401
 
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture
 def pair(
-    cluster: Cluster, clusters: Callable[..., Cluster], host: Host, base: Path, store: S3Server
+    cluster: Cluster, standby_of: Callable[[Cluster], Cluster], host: Host, store: S3Server
 ) -> tuple[Cluster, Cluster]:
     """A primary and a standby that streams from it; both archive."""
     cluster.configure(
@@ -28,23 +28,7 @@ def pair(
     )
     cluster.start()
     cluster.sql("create table rows (n bigint)")
-    checked(
-        *(PG_BIN / "pg_basebackup", "-D", base / "copy", "-c", "fast"),
-        *("-h", cluster.socket_dir, "-p", cluster.port),
-        cwd=base,
-    )
-    standby = clusters("standby", base / "copy")
-    standby.configure(
-        primary_conninfo=f"host={base} port={cluster.port} user=postgres", port=str(standby.port)
-    )
-    (standby.data / "standby.signal").touch()
-    own(standby.data / "standby.signal")
-    standby.start()
-    wait_until(
-        "it streams",
-        lambda: cluster.sql("select count(*) from pg_stat_replication where state = 'streaming'") == "1",
-    )
-    return cluster, standby
+    return cluster, standby_of(cluster)
 
 
 def in_store(store: S3Server, names: list[str]) -> bool:

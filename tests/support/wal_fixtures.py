@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from support.wal_cluster import (
+    PG_BIN,
     BlackHole,
     Cluster,
     Host,
     S3Server,
+    checked,
     install_commands,
     own,
     require_postgres,
     versitygw,
+    wait_until,
     walg,
 )
 
@@ -90,6 +93,41 @@ def clusters(base: Path, pristine: Cluster) -> Iterator[Callable[[str], Cluster]
     yield make
     for cluster in made:
         cluster.destroy()
+
+
+def follow(standby: Cluster, primary: Cluster) -> None:
+    """Make a stopped cluster a standby that streams from another one, and start it without waiting."""
+    standby.configure(
+        primary_conninfo=f"host={primary.socket_dir} port={primary.port} user=postgres",
+        port=str(standby.port),
+    )
+    (standby.data / "standby.signal").touch()
+    own(standby.data / "standby.signal")
+    done = standby.ctl("start", "-W")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def streams(primary: Cluster) -> bool:
+    """Is there a standby that streams from it?"""
+    return primary.sql("select count(*) from pg_stat_replication where state = 'streaming'") == "1"
+
+
+@pytest.fixture
+def standby_of(clusters: Callable[..., Cluster], base: Path) -> Callable[[Cluster], Cluster]:
+    """Makes a standby of a running cluster, which streams when this returns."""
+
+    def make(primary: Cluster) -> Cluster:
+        checked(
+            *(PG_BIN / "pg_basebackup", "-D", base / "copy", "-c", "fast"),
+            *("-h", primary.socket_dir, "-p", primary.port),
+            cwd=base,
+        )
+        standby = clusters("standby", base / "copy")
+        follow(standby, primary)
+        wait_until("it streams", lambda: streams(primary))
+        return standby
+
+    return make
 
 
 @pytest.fixture
