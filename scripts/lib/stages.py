@@ -276,6 +276,16 @@ def drills(matrix: tuple[tuple[str, tuple[str, ...]], ...]) -> Callable[[], Tall
     return stage
 
 
+def faults() -> Tally:
+    """Every drill, then the ones that are broken off."""
+    tally = drills(DRILLS_ALL)()
+    if reason := no_containers():
+        tally.skip("tests/drills", reason)
+        return tally
+    tally.merge(pytest_stage("tests/drills", limit_seconds=3600)())
+    return tally
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage: what it does in a line, how to run it, and whether it runs when none is named."""
@@ -308,7 +318,9 @@ STAGES: dict[str, Stage] = {
     "molecule": Stage("roles on real hosts, one scenario per kind of host", molecule),
     "lab": Stage("the lab itself: up, down, repair", lab),
     "e2e": Stage("one L4 drill from nothing to a verdict", drills(DRILLS_SHORT)),
-    "faults": Stage("the whole matrix of L4 drills (long)", drills(DRILLS_ALL), default=False),
+    "faults": Stage(
+        "the whole matrix of L4 drills, and drills cut off in every phase (long)", faults, default=False
+    ),
 }
 
 
