@@ -166,3 +166,36 @@ def test_the_lever_and_the_window_by_playbook(estate):
         status = estate.controls.status()
         results.append((status["stopped"], status["paused"]))
     assert results == [(True, False), (False, False), (False, True)]
+
+
+def test_the_lever_in_four_steps(estate):
+    """Check, run, run again, check again, to pull it and to release it: what is predicted happens, once."""
+    estate.write_inventory()
+
+    def changes(action: str, *options: str) -> bool:
+        paths = {"gate_dir": str(estate.files.directory), "policy_file": str(estate.files.policy_file)}
+        task = {"diting.dr.gate": {"action": action, "actor": "test", "reason": "four steps", **paths}}
+        book = [{"hosts": "ops1", "gather_facts": False, "tasks": [task]}]
+        (estate.root / "steps.yml").write_text(yaml.safe_dump(book, sort_keys=False))
+        done = subprocess.run(
+            [str(ANSIBLE), "-i", str(estate.root / "hosts.yml"), str(estate.root / "steps.yml"), *options],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return "changed=1" in done.stdout
+
+    for action in ("stop", "resume"):
+        before = estate.records
+        assert changes(action, "--check")
+        assert estate.records == before
+        assert changes(action)
+        after = estate.records
+        assert len(after) == len(before) + 1
+        assert not changes(action)
+        assert not changes(action, "--check")
+        assert estate.records == after

@@ -248,12 +248,31 @@ def test_the_installed_wal_g_says_what_it_is(host):
         ),
         ("patroni", {"patroni_preset": "quick"}, "quick"),
         ("patroni", {"patroni_superuser_password": ""}, "patroni_superuser_password"),
+        (
+            "patroni",
+            {
+                "patroni_hosts": ["db1", "db2"],
+                "patroni_member_addresses": {"db1": "127.0.0.1", "db2": "127.0.0.2"},
+                "patroni_synchronous_mode": "quorum",
+                "patroni_synchronous_mode_strict": True,
+            },
+            "patroni_synchronous_mode_strict",
+        ),
         ("etcd", {"etcd_heartbeat_interval_ms": 5}, "etcd_heartbeat_interval_ms"),
         ("etcd", {"etcd_hosts": ["db1", "db2"]}, "etcd_hosts"),
         ("walg", {"walg_install_method": "release"}, "walg_release_sha256"),
         ("postgresql", {"postgresql_networks": []}, "postgresql_networks"),
     ],
-    ids=["timing", "preset", "password", "heartbeat", "two members", "no checksum", "no network"],
+    ids=[
+        "timing",
+        "preset",
+        "password",
+        "two and strict",
+        "heartbeat",
+        "two members",
+        "no checksum",
+        "no network",
+    ],
 )
 def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, variables, named):
     done = playbook(
