@@ -282,7 +282,7 @@ def faults() -> Tally:
     if reason := no_containers():
         tally.skip("tests/drills", reason)
         return tally
-    tally.merge(pytest_stage("tests/drills", limit_seconds=3600)())
+    tally.merge(pytest_stage("tests/drills", limit_seconds=7200)())
     return tally
 
 

@@ -21,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a drill needs root"),
 ]
 ROOT = Path(__file__).parents[2]
+LAB_HOME = Path(os.environ.get("DITING_LAB_HOME") or "/var/lib/diting-lab") / "diting"
 LIMIT_SECONDS = 60
 SHORT = {
     "drill_control_seconds": 6,
@@ -50,8 +51,14 @@ def is_healthy() -> bool:
     return done.returncode == 0
 
 
-def kill_in(phase: int, fault: str, seconds_later: float) -> str:
-    """Start a drill, kill -9 its controller ``seconds_later`` after a phase began; returns what it had printed."""
+def power_losses() -> int:
+    journal = LAB_HOME / "power/journal.jsonl"
+    return journal.read_text().count('"event":"power_loss"') if journal.exists() else 0
+
+
+def kill_in(phase: int, fault: str, seconds_later: float) -> None:
+    """Start a drill and kill -9 its controller ``seconds_later`` after a phase began, or after the power was cut."""
+    before = power_losses()
     drill = subprocess.Popen(
         command(fault),
         cwd=ROOT,
@@ -60,18 +67,24 @@ def kill_in(phase: int, fault: str, seconds_later: float) -> str:
         text=True,
         start_new_session=True,
     )
-    assert drill.stdout is not None
-    printed = []
-    for line in drill.stdout:
-        printed.append(line)
-        if f"Phase {phase}: " in line and "earlier drill" not in line:
-            break
-    else:
-        pytest.fail(f"the drill ended before phase {phase}:\n{''.join(printed)}")
-    time.sleep(seconds_later)
-    os.kill(drill.pid, signal.SIGKILL)
-    drill.wait(timeout=30)
-    return "".join(printed)
+    try:
+        assert drill.stdout is not None
+        printed = []
+        for line in drill.stdout:
+            printed.append(line)
+            if f"Phase {phase}: " in line and "earlier drill" not in line:
+                break
+        else:
+            pytest.fail(f"the drill ended before phase {phase}:\n{''.join(printed)}")
+        if fault == "host_off":
+            deadline = time.monotonic() + 60
+            while power_losses() == before:
+                assert time.monotonic() < deadline, "the power was not cut"
+                time.sleep(0.05)
+        time.sleep(seconds_later)
+    finally:
+        drill.kill()
+        drill.wait(timeout=30)
 
 
 def last_aborted() -> dict[str, object]:
@@ -114,24 +127,31 @@ def test_a_drill_beside_another_is_refused():
     first = subprocess.Popen(
         command("postgres_kill"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert first.stdout is not None
-    for line in first.stdout:
-        if "Phase 3: " in line:
-            break
-    status, printed = run_drill("postgres_kill")
-    assert (status, "another ./scripts/drill is running" in printed) == (3, True), printed
-    # By its playbook, as a job template would: the floor on the control host refuses it too.
-    beside = subprocess.run(
-        [".venv/bin/ansible-playbook", "-i", "inventories/lab", "playbooks/drill/l4_database_failure.yml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert beside.returncode != 0
-    assert "is running under controller" in beside.stdout, beside.stdout[-2000:]
-    first.communicate(timeout=600)
+    try:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if "Phase 3: " in line:
+                break
+        status, printed = run_drill("postgres_kill")
+        assert (status, "another ./scripts/drill is running" in printed) == (3, True), printed
+        # By its playbook, as a job template would: the floor on the control host refuses it too.
+        beside = subprocess.run(
+            [
+                ".venv/bin/ansible-playbook",
+                "-i",
+                "inventories/lab",
+                "playbooks/drill/l4_database_failure.yml",
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert beside.returncode != 0
+        assert "is running under controller" in beside.stdout, beside.stdout[-2000:]
+    finally:
+        first.communicate(timeout=600)
     assert first.returncode in (0, 2)
 
 
@@ -151,7 +171,13 @@ def test_an_interrupted_drill_is_closed_before_it_leaves(number):
         if "Phase 6: " in line:
             break
     # A terminal sends Ctrl-C to the whole group, a service manager SIGTERM to the command.
-    (os.killpg if number is signal.SIGINT else os.kill)(drill.pid, number)
+    send = os.killpg if number is signal.SIGINT else os.kill
+    send(drill.pid, number)
+    for line in drill.stdout:
+        if "closing what is open" in line:
+            break
+    time.sleep(3)
+    send(drill.pid, number)  # an impatient operator does not stop the closing
     rest, _ = drill.communicate(timeout=600)
     assert drill.returncode == 3, rest
     assert "ABORTED" in rest

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+NOW = 1_800_000_000.0
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "roles/walg/files/usr/local/lib/diting-wal"))
 
@@ -34,18 +36,25 @@ def job(tmp_path, name):
     return restore._Job(settings, name, "pg_wal/RECOVERYHISTORY", str(tmp_path), 0.0)
 
 
+def make(path, age_seconds=0.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (NOW - age_seconds, NOW - age_seconds))
+
+
 @pytest.mark.parametrize(
-    ("name", "present", "code", "questions"),
+    ("name", "age", "code", "questions"),
     [
-        ("00000003.history", True, restore.EXIT_ABSENT, 0),
-        ("00000003.history", False, 0, 1),
-        ("00000002000000000000000C", True, 0, 1),
+        ("00000003.history", 1, restore.EXIT_ABSENT, 0),
+        ("00000003.history", 100, 0, 1),  # older than this server's start
+        ("00000003.history", None, 0, 1),
+        ("00000002000000000000000C", 1, 0, 1),
     ],
 )
-def test_only_a_history_that_is_there_is_not_asked_for(tmp_path, asked, name, present, code, questions):
-    (tmp_path / "pg_wal").mkdir()
-    if present:
-        (tmp_path / "pg_wal" / name).write_text("1\t0/C0000A0\tno recovery target specified\n")
+def test_only_a_history_that_has_just_come_is_not_asked_for(tmp_path, asked, name, age, code, questions):
+    make(tmp_path / "postmaster.pid", 10)
+    if age is not None:
+        make(tmp_path / "pg_wal" / name, age)
     assert job(tmp_path, name).for_standby() == code
     assert len(asked) == questions
 
@@ -55,6 +64,12 @@ def test_only_a_history_that_is_there_is_not_asked_for(tmp_path, asked, name, pr
     [
         ("00000003.history", "pg_wal/RECOVERYHISTORY", ["standby.signal", "pg_wal/00000003.history"], True),
         ("00000003.history", "pg_wal/RECOVERYHISTORY", ["pg_wal/00000003.history"], False),
+        (
+            "00000003.history",
+            "pg_wal/RECOVERYHISTORY",
+            ["standby.signal", "pg_wal/00000003.history of old"],
+            False,
+        ),
         ("00000003.history", "pg_wal/RECOVERYHISTORY", ["recovery.signal", "pg_wal/00000003.history"], False),
         ("00000004.history", "pg_wal/RECOVERYHISTORY", ["standby.signal", "pg_wal/00000003.history"], False),
         ("00000003.history", "/other/pg_wal/x", ["standby.signal", "pg_wal/00000003.history"], False),
@@ -77,9 +92,10 @@ def test_the_front_answers_that_alone_and_leaves_the_rest(tmp_path, name, path, 
     program.write_text('#!/bin/sh\necho "$@"\nexit 9\n')
     program.chmod(0o755)
     data = tmp_path / "data"
-    (data / "pg_wal").mkdir(parents=True)
+    make(data / "postmaster.pid", 10)
+    (data / "pg_wal").mkdir()
     for file in files:
-        (data / file).touch()
+        make(data / file.removesuffix(" of old"), 100 if file.endswith(" of old") else 1)
     done = subprocess.run([front, name, path], cwd=data, capture_output=True, text=True, check=False)
     if front_answers:
         assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

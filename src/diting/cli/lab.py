@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,11 @@ def add_parser(sub: Any) -> None:
         ("off", "cut a host's power at once", _power_off),
         ("timer", "have a host powered on later, whatever becomes of the caller", _power_timer),
         ("cancel", "take a timer back", _power_cancel),
-        ("settle", "take an incident's timers back, and say whether one fired", _power_settle),
+        (
+            "settle",
+            "keep an incident's promise to power on, and say whether a timer did so first",
+            _power_settle,
+        ),
     ):
         order = _action(orders, name, text, function)
         order.add_argument("host")
@@ -188,17 +193,28 @@ def _power_cancel(args: argparse.Namespace, instance: lab.Instance) -> int:
 
 
 def _power_settle(args: argparse.Namespace, instance: lab.Instance) -> int:
-    from ..lab.power_client import PowerClient
+    from ..lab.power_client import PowerClient, PowerClientError
     from ..lab.records import timers_fired
 
     client = PowerClient.for_instance(instance)
     timers = client.host(args.host)["timers"]
     mine = [timer["id"] for timer in timers if timer["incident_id"] == args.incident]
+    if mine:
+        # The promise is kept before it is taken back. On a host that runs this mends a link that was cut.
+        client.on(args.host, "the fault is over", args.incident)
     for timer_id in mine:
-        client.remove_timer(args.host, timer_id)
+        try:
+            client.remove_timer(args.host, timer_id)
+        except PowerClientError as error:
+            if error.status != HTTPStatus.NOT_FOUND:  # it fired in between
+                raise
     # Asked after the timers are gone: from here on none of them can fire unseen.
     fired = timers_fired(instance.power_dir / "journal.jsonl", args.host, args.incident)
-    print(json.dumps({"host": args.host, "cancelled": mine, "fired": fired}))
+    print(
+        json.dumps(
+            {"host": args.host, "cancelled": [name for name in mine if name not in fired], "fired": fired}
+        )
+    )
     return 0
 
 

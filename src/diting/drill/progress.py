@@ -114,11 +114,13 @@ def run_playbook(
     log: Path,
     progress: Progress,
     extra_env: Mapping[str, str] | None = None,
+    undisturbed: bool = False,
 ) -> PlaybookRun:
     """Run ``argv`` (an ``ansible-playbook`` command), log everything, feed ``progress``.
 
     The child dies with this process. Ctrl-C reaches the child through the terminal's process group;
-    the exit status then is Ansible's own.
+    the exit status then is Ansible's own. ``undisturbed`` keeps such signals away from it: Ansible
+    installs handlers of its own, so that ignoring them here would not be inherited.
     """
     started = time.monotonic()
     tasks_before, failures_before = progress.tasks, len(progress.failures)
@@ -136,6 +138,7 @@ def run_playbook(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=undisturbed,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads yet when it runs
         )
 

@@ -55,7 +55,7 @@ class Controller:
         """The operator's ``-e`` options, handed to every playbook alike."""
         return [word for value in self.request.extra for word in ("-e", value)]
 
-    def play(self, playbook: str, *extra: str) -> PlaybookRun:
+    def play(self, playbook: str, *extra: str, undisturbed: bool = False) -> PlaybookRun:
         """Run one playbook against the inventory; its log lies in ``<home>/logs``."""
         logs = self.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class Controller:
         log.unlink(missing_ok=True)
         argv = [str(self.bin / "ansible-playbook"), "-i", str(self.request.inventory), playbook]
         argv += [*self.extra_arguments(), *extra]
-        run = run_playbook(argv, cwd=self.root, log=log, progress=self.progress)
+        run = run_playbook(argv, cwd=self.root, log=log, progress=self.progress, undisturbed=undisturbed)
         if run.status != 0:
             self.progress.say(f"{playbook} failed (exit {run.status}); whole output: {log}")
             for failure in run.failures:
@@ -193,7 +193,9 @@ def abort(controller: Controller, reason: str) -> None:
     controller.progress.say(f"{reason}: closing what is open (Ctrl-C does not stop this)")
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        run = controller.play("playbooks/drill/abort.yml", "-e", f"drill_abort_reason='{reason}'")
+        run = controller.play(
+            "playbooks/drill/abort.yml", "-e", f"drill_abort_reason='{reason}'", undisturbed=True
+        )
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

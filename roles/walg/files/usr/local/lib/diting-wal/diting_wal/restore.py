@@ -102,12 +102,17 @@ class _Job:
         """Is it a timeline's history that the walreceiver has already put into pg_wal?
 
         PostgreSQL asks for it all the same when it follows a new primary, and takes its own copy after
-        a 1. In a quorum every client waits for this, so half a second at the store is theirs. A segment
-        is another matter: the copy in pg_wal may be the half that the old primary could still send.
+        a 1. In a quorum every client waits for this, so half a second at the store is theirs. A file from
+        before this server's start may be of a promotion that came to nothing: the store has the true one.
+        A segment is another matter: the copy in pg_wal may be the half that the old primary could still send.
         """
-        return self.name.endswith(".history") and os.path.exists(
-            os.path.join(self.data_dir, "pg_wal", self.name)
-        )
+        if not self.name.endswith(".history"):
+            return False
+        try:
+            written = os.stat(os.path.join(self.data_dir, "pg_wal", self.name)).st_mtime_ns
+            return written > os.stat(os.path.join(self.data_dir, "postmaster.pid")).st_mtime_ns
+        except OSError:
+            return False
 
     def for_target(self) -> int:
         """Answer the truth: 0, 1 when the store says it has no such file, or above 125."""
