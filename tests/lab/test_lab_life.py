@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,16 @@ from diting.lab import instance as lab
 from diting.lab.hosts import link_is_up, link_of
 from diting.lab.podman import Podman, is_monitor, processes_of
 from diting.lab.power_client import PowerClient, PowerClientError
+from support.servers import wait_until
+from support.tree import ROOT
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="containers with systemd need root"),
 ]
-ROOT = Path(__file__).parents[2]
 SUBNET = "10.89.86"
 BRIDGE = "dtlife"
 NAME = "life-test"
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "condition not met in time"
-        time.sleep(0.1)
-    return found
 
 
 class Lab:
@@ -248,7 +240,7 @@ def test_a_loss_of_power_is_silent_and_ends_by_the_promised_timer(running, tmp_p
     assert (refused.returncode, "nothing was cut" in refused.stderr) == (1, True)
     output = tmp_path / "fin.jsonl"
     watch = subprocess.Popen([*diting, "fin-watch", *home, "two", "--seconds", "8", "--output", str(output)])
-    wait_until(lambda: output.exists() and output.read_text())
+    wait_until("it watches", lambda: output.exists() and output.read_text(), 60)
     with socket.create_connection((f"{SUBNET}.12", 22), timeout=5) as held:
         held.recv(100)
         timer = running.client.add_timer("two", 12, "test")
@@ -273,8 +265,8 @@ def test_a_loss_of_power_is_silent_and_ends_by_the_promised_timer(running, tmp_p
     watch.wait(timeout=30)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["watching", "ended"]
-    wait_until(lambda: running.client.host("two")["state"] == "on")
-    wait_until(lambda: view.look(running.instance)[1]["ssh"] == "ok")
+    wait_until("the timer switches it on", lambda: running.client.host("two")["state"] == "on", 60)
+    wait_until("it takes logins", lambda: view.look(running.instance)[1]["ssh"] == "ok", 60)
     assert running.client.host("two")["timers"] == []
     # The journal of the life before is there to read.
     assert int(running.ssh("two", "journalctl --list-boots --no-pager | wc -l")) >= 2
@@ -297,7 +289,7 @@ def test_up_replaces_a_dead_power_control(running):
 def test_up_powers_stopped_hosts_on_through_power_control(running):
     running.client.off("one", "test", revert_after_seconds=None)
     running.podman.run("kill", running.instance.container("two"))
-    wait_until(lambda: {host["state"] for host in running.client.hosts()} == {"off"})
+    wait_until("both are off", lambda: {host["state"] for host in running.client.hosts()} == {"off"}, 60)
     before = len((running.home / "power/journal.jsonl").read_text().splitlines())
     assert running.up() == 1
     events = [
@@ -315,7 +307,7 @@ def test_up_starts_hosts_whose_every_process_was_killed_with_their_monitor(runni
         for process in processes_of(container.identity):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        wait_until(lambda identity=container.identity: processes_of(identity) == [])
+        wait_until("nothing runs", lambda identity=container.identity: processes_of(identity) == [], 60)
         assert running.podman.inspect(running.instance.container(host)).status == "running"
     assert running.up() == 1
     assert {host["state"] for host in running.client.hosts()} == {"on"}

@@ -14,7 +14,8 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from support.wal_cluster import ROOT, Cluster
+from support.tree import ROOT
+from support.wal_cluster import Cluster
 from support.wal_fixtures import base, cluster, clusters, pristine  # noqa: F401
 
 pytestmark = pytest.mark.process

@@ -13,7 +13,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from support.wal_cluster import PG_BIN, ROOT, Cluster, as_postgres, checked, wait_until
+from support.servers import PG_BIN, as_postgres, checked, wait_until
+from support.tree import ROOT
+from support.wal_cluster import Cluster
 from support.wal_fixtures import base, cluster, clusters, follow, pristine, standby_of, streams  # noqa: F401
 
 pytestmark = pytest.mark.process

@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +22,17 @@ from diting.cli.main import main
 from diting.lab import instance as lab
 from diting.lab import power_service
 from diting.lab.power_client import PowerClient, PowerClientError
+from support.servers import free_port, self_signed, wait_until
 
 pytestmark = pytest.mark.process
 TOKEN = "secret-token"
 DAEMON = Path(__file__).parents[1] / "support" / "power_daemon.py"
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "condition not met in time"
-        time.sleep(0.02)
-    return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("certificate")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=test"
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run([*command.split(), *files], cwd=directory, check=True, capture_output=True)
+    self_signed(directory / "key.pem", directory / "cert.pem", "test")
     return directory
 
 
@@ -93,7 +79,7 @@ class Lab:
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until(self.answers)
+        wait_until("power control answers", self.answers)
 
     def answers(self) -> bool:
         assert self.process is None or self.process.poll() is None, self.process.stderr.read()
@@ -199,8 +185,8 @@ def test_off_with_a_limit_comes_back_by_itself(power):
     answer = power.client.off("pg1", "drill", "inc-1", revert_after_seconds=1)
     assert answer["state"] == "off"
     assert [timer["id"] for timer in answer["timers"]] == [answer["timer_id"]]
-    wait_until(lambda: power.state("pg1") == "on")
-    wait_until(lambda: power.client.host("pg1")["timers"] == [])
+    wait_until("the host is on", lambda: power.state("pg1") == "on")
+    wait_until("no timer is left", lambda: power.client.host("pg1")["timers"] == [])
     events = power.events()
     assert events.index("timer_set") < events.index("power_off_requested")
     assert events[-3:] == ["timer_due", "power_on_requested", "power_on_done"]
@@ -218,7 +204,7 @@ def test_settling_an_incident_takes_its_timers_back_and_says_what_fired(power, c
     assert settle("inc-1") == {"host": "pg1", "cancelled": [mine["id"]], "fired": []}
     assert [timer["id"] for timer in power.client.host("pg1")["timers"]] == [other["id"]]
     due = power.client.add_timer("pg1", 0.1, "limit", "inc-1")
-    wait_until(lambda: len(power.client.host("pg1")["timers"]) == 1)
+    wait_until("it fired", lambda: len(power.client.host("pg1")["timers"]) == 1)
     assert settle("inc-1") == {"host": "pg1", "cancelled": [], "fired": [due["id"]]}
 
 
@@ -229,18 +215,18 @@ def test_a_timer_outlives_kill_9(power):
     time.sleep(3.2)  # the timer comes due while nobody is there
     assert power.state("pg1") == "off"
     power.start()
-    wait_until(lambda: power.state("pg1") == "on")
+    wait_until("the host is on", lambda: power.state("pg1") == "on")
     assert [timer["id"] for timer in power.client.host("pg2")["timers"]] == [later["id"]]
 
 
 def test_a_power_on_that_fails_is_tried_until_it_works(power):
     power.client.off("pg1", "drill", revert_after_seconds=1)
     (power.hosts / "refuse").touch()
-    wait_until(lambda: power.events().count("power_on_failed") >= 2)
+    wait_until("it fails twice", lambda: power.events().count("power_on_failed") >= 2)
     assert len(power.client.host("pg1")["timers"]) == 1
     (power.hosts / "refuse").unlink()
-    wait_until(lambda: power.state("pg1") == "on")
-    wait_until(lambda: power.client.host("pg1")["timers"] == [])
+    wait_until("the host is on", lambda: power.state("pg1") == "on")
+    wait_until("no timer is left", lambda: power.client.host("pg1")["timers"] == [])
 
 
 def test_an_order_that_fails_says_so(power):
@@ -308,13 +294,7 @@ def test_sigterm_ends_it_soon_and_in_order(power):
 
 def test_a_client_knows_the_certificate_it_wants(power, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /CN=other"
-    subprocess.run(
-        [*command.split(), "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=other,
-        check=True,
-        capture_output=True,
-    )
+    self_signed(other / "key.pem", other / "cert.pem", "other")
     client = PowerClient(power.instance.power_url, "secret-token", other / "cert.pem")
     with pytest.raises(PowerClientError, match="cannot be asked"):
         client.hosts()
@@ -339,7 +319,7 @@ class TestService:
         power_service.ensure(idle.instance)
         first = power_service.holder(idle.instance)
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: power_service.holder(idle.instance) is None)
+        wait_until("it is gone", lambda: power_service.holder(idle.instance) is None)
         assert power_service.ensure(idle.instance) is True
         assert power_service.holder(idle.instance) not in (None, first)
 

@@ -19,7 +19,8 @@ import pytest
 from diting.ledger.config import load_prober
 from diting.ledger.prober import Prober
 from diting.ledger.rundir import read_ledger
-from support.ledger_server import Programs, Server, wait_until
+from support.ledger_server import Programs, Server
+from support.servers import wait_until
 
 pytestmark = pytest.mark.process
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.ledger_server import Programs, Server, wait_until
+from support.ledger_server import Programs, Server
+from support.servers import wait_until
 
 pytestmark = pytest.mark.process
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.wal_cluster import PG_BIN, Cluster, Host, S3Server, checked, wait_until
+from support.servers import PG_BIN, checked, wait_until
+from support.wal_cluster import Cluster, Host, S3Server
 from support.wal_fixtures import base, cluster, clusters, host, pristine, standby_of, store  # noqa: F401
 
 pytestmark = pytest.mark.process

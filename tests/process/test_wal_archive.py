@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from support.wal_cluster import BIN, BlackHole, Cluster, Host, S3Server, as_postgres, wait_until
+from support.servers import as_postgres, wait_until
+from support.wal_cluster import BIN, BlackHole, Cluster, Host, S3Server
 from support.wal_fixtures import base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from support.wal_cluster import BIN, PG_BIN, ROOT, Cluster, Host, S3Server, as_postgres, own, wait_until
+from support.servers import PG_BIN, as_postgres, own, wait_until
+from support.tree import ROOT
+from support.wal_cluster import BIN, Cluster, Host, S3Server
 from support.wal_fixtures import base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.wal_cluster import BIN, Host, S3Server, as_postgres
+from support.servers import as_postgres
+from support.wal_cluster import BIN, Host, S3Server
 from support.wal_fixtures import base, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process

@@ -10,18 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.wal_cluster import (
-    BIN,
-    PG_BIN,
-    BlackHole,
-    Cluster,
-    Host,
-    S3Server,
-    as_postgres,
-    checked,
-    own,
-    wait_until,
-)
+from support.servers import PG_BIN, as_postgres, checked, own, wait_until
+from support.wal_cluster import BIN, BlackHole, Cluster, Host, S3Server
 from support.wal_fixtures import base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process

@@ -6,22 +6,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
-PG_BIN = Path("/usr/lib/postgresql/15/bin")
+from support.servers import (
+    PG_BIN,
+    as_postgres,
+    checked,
+    free_port,
+    own,
+    require_postgres,
+    self_signed,
+    wait_until,
+)
+
 CONFIG = """
 listen_addresses = '127.0.0.1'
 ssl = on
@@ -35,22 +40,6 @@ logging_collector = off
 """
 
 
-def wait_until(what: str, ready: Callable[[], Any], seconds: float = 30.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = ready()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds:g} s: {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class Server:
     """One cluster of its own under /tmp, run by the user postgres."""
 
@@ -62,10 +51,7 @@ class Server:
 
     @classmethod
     def create(cls) -> Server:
-        if not (PG_BIN / "initdb").exists():
-            pytest.skip(f"PostgreSQL 15 server binaries are not installed: {PG_BIN}/initdb is missing")
-        if os.geteuid() != 0:
-            pytest.skip("only root can start PostgreSQL as user postgres")
+        require_postgres()
         server = cls(_home("diting-ledger-"), free_port())
         try:
             server._set_up()
@@ -76,9 +62,10 @@ class Server:
 
     def _set_up(self) -> None:
         (self.base / "pwfile").write_text("super\n", encoding="ascii")
-        self.as_postgres(
+        checked(
             *(PG_BIN / "initdb", "-D", self.data, "-A", "scram-sha-256", "-k", "-N"),
             *("--pwfile", self.base / "pwfile"),
+            cwd=self.base,
         )
         _certificate(self.base)
         self.configure(CONFIG)
@@ -94,8 +81,9 @@ class Server:
         other = Server(_home("diting-ledger-standby-"), free_port())
         shutil.copy(self.ca, other.ca)
         dsn = f"host=127.0.0.1 port={self.port} user=postgres password=super"
-        self.as_postgres(
-            PG_BIN / "pg_basebackup", "-D", other.data, "-d", dsn, "-R", "-c", "fast", "-X", "stream"
+        checked(
+            *(PG_BIN / "pg_basebackup", "-D", other.data, "-d", dsn, "-R", "-c", "fast", "-X", "stream"),
+            cwd=other.base,
         )
         other.configure(f"port = {other.port}\nprimary_conninfo = '{dsn} application_name=standby'\n")
         other.start()
@@ -108,8 +96,9 @@ class Server:
 
     def start(self) -> None:
         def attempt() -> bool:
-            done = self.as_postgres(
-                PG_BIN / "pg_ctl", "-D", self.data, "-l", self.base / "log", "-w", "-s", "start", check=False
+            done = as_postgres(
+                *(PG_BIN / "pg_ctl", "-D", self.data, "-l", self.base / "log", "-w", "-s", "start"),
+                cwd=self.base,
             )
             return done.returncode == 0
 
@@ -117,27 +106,7 @@ class Server:
         wait_until("PostgreSQL starts", attempt)
 
     def stop(self, mode: str = "immediate") -> None:
-        self.as_postgres(PG_BIN / "pg_ctl", "-D", self.data, "-m", mode, "-w", "-s", "stop", check=False)
-
-    def as_postgres(self, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        # Not pipes for what a daemon inherits: it would hold them open.
-        with tempfile.TemporaryFile("w+") as out:
-            done = subprocess.run(
-                [str(word) for word in words],
-                text=True,
-                stdout=out,
-                stderr=out,
-                user="postgres",
-                group="postgres",
-                extra_groups=[],
-                cwd="/tmp",
-                check=False,
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-            )
-            out.seek(0)
-            if check and done.returncode != 0:
-                raise AssertionError(f"{words[0]}: {out.read()}")
-        return done
+        as_postgres(PG_BIN / "pg_ctl", "-D", self.data, "-m", mode, "-w", "-s", "stop", cwd=self.base)
 
     def admin(self, dbname: str = "diting") -> psycopg.Connection[Any]:
         return psycopg.connect(
@@ -181,42 +150,17 @@ class Server:
 
 def _home(prefix: str) -> Path:
     base = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
-    user = pwd.getpwnam("postgres")
-    os.chown(base, user.pw_uid, user.pw_gid)
+    own(base)
     base.chmod(0o755)
     return base
 
 
 def _certificate(base: Path) -> None:
     key, cert = base / "data/server.key", base / "server.crt"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-keyout",
-            str(key),
-            "-out",
-            str(cert),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    self_signed(key, cert, "localhost", "DNS:localhost")
     shutil.copy(cert, base / "data/server.crt")
-    user = pwd.getpwnam("postgres")
     for path in (key, base / "data/server.crt"):
-        os.chown(path, user.pw_uid, user.pw_gid)
+        own(path)
         path.chmod(0o600)
 
 

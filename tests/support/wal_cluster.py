@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -16,16 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.servers import PG_BIN, as_postgres, checked, free_port, own, wait_until
+from support.tree import ROOT
+
 BIN = Path(tempfile.mkdtemp(prefix="dwal-bin-", dir="/tmp"))
 """The commands as the role installs them: one archive under three names."""
-PG_BIN = Path("/usr/lib/postgresql/15/bin")
 BUCKET = "wal-test"
 ACCESS_KEY, SECRET_KEY = "walg-access", "walg-secret-key"
 
@@ -82,33 +81,6 @@ def _program(variable: str, what: list[str], flags: str, environment: dict[str, 
     if done.returncode != 0:
         pytest.skip(f"{what[2]} cannot be built here and {variable} is not set: {done.stderr.strip()[-300:]}")
     return Path(done.stdout.strip().splitlines()[-1])
-
-
-def require_postgres() -> None:
-    if not (PG_BIN / "initdb").exists():
-        pytest.skip(f"PostgreSQL 15 server binaries are not installed: {PG_BIN}/initdb is missing")
-    try:
-        pwd.getpwnam("postgres")
-    except KeyError:
-        pytest.skip("user postgres does not exist")
-    if os.geteuid() != 0:
-        pytest.skip("only root can start PostgreSQL as user postgres")
-
-
-def wait_until(what: str, ready: Callable[[], Any], seconds: float = 30.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = ready()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds:g} s: {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class BlackHole:
@@ -318,31 +290,3 @@ class Cluster:
             self.ctl("stop", "-m", "immediate", "-w", "-t", "10")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def own(path: Path) -> None:
-    shutil.chown(path, "postgres", "postgres")
-
-
-def as_postgres(*command: Any, cwd: Path, timeout: float = 90) -> subprocess.CompletedProcess[str]:
-    account = pwd.getpwnam("postgres")
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(cwd), "LC_ALL": "C.UTF-8"}
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=environment,
-        user=account.pw_uid,
-        group=account.pw_gid,
-        extra_groups=[],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def checked(*command: Any, cwd: Path, timeout: float = 90) -> str:
-    done = as_postgres(*command, cwd=cwd, timeout=timeout)
-    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
-    return done.stdout

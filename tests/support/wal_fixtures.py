@@ -10,20 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.wal_cluster import (
-    PG_BIN,
-    BlackHole,
-    Cluster,
-    Host,
-    S3Server,
-    checked,
-    install_commands,
-    own,
-    require_postgres,
-    versitygw,
-    wait_until,
-    walg,
-)
+from support.servers import PG_BIN, checked, own, require_postgres, wait_until
+from support.wal_cluster import BlackHole, Cluster, Host, S3Server, install_commands, versitygw, walg
 
 
 @pytest.fixture(scope="session")
