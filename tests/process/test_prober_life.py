@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """The prober's schedule, its file and its end, as a real process under real signals."""
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,27 +19,10 @@ import pytest
 from diting.ledger.config import load_prober
 from diting.ledger.prober import Prober
 from diting.ledger.rundir import read_ledger
-from support.ledger_server import Programs, Server
+from support.ledger_fixtures import programs, server  # noqa: F401
 from support.servers import wait_until
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server.create()
-    yield server
-    server.destroy()
-
-
-@pytest.fixture
-def programs(server: Server, tmp_path: Path) -> Iterator[Programs]:
-    programs = Programs(server, tmp_path)
-    programs.diting("ledger", "prepare", "--config", programs.config("prepare"))
-    with server.admin() as conn:
-        conn.execute("TRUNCATE diting_ledger.ops")
-    yield programs
-    programs.cleanup()
 
 
 def test_two_paths_hold_a_hundred_slots_a_second(server, programs):

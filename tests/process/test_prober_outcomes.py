@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """What the prober calls ok, fail and info, against a real server that misbehaves in real ways."""
 
 from __future__ import annotations
@@ -7,10 +8,10 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from support.ledger_fixtures import programs, server  # noqa: F401
 from support.ledger_server import Programs, Server
 from support.servers import wait_until
 
@@ -20,21 +21,10 @@ WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' LIMIT 1
 ALL_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server.create()
-    yield server
-    server.destroy()
-
-
-@pytest.fixture
-def programs(server: Server, tmp_path: Path) -> Iterator[Programs]:
-    programs = Programs(server, tmp_path)
-    programs.diting("ledger", "prepare", "--config", programs.config("prepare"))
-    with server.admin() as conn:
-        conn.execute("TRUNCATE diting_ledger.ops")
-    yield programs
-    programs.cleanup()
+@pytest.fixture(autouse=True)
+def settings(server: Server) -> Iterator[None]:
+    """What a test set on the server is gone after it."""
+    yield
     with server.admin() as conn:
         conn.execute("ALTER SYSTEM RESET ALL")
         conn.execute("SELECT pg_reload_conf()")
@@ -55,15 +45,20 @@ def no_standby(server: Server) -> None:
     setting(server, "synchronous_standby_names = 'nobody'")
 
 
-def test_a_cancelled_synchronous_wait_is_not_an_acknowledgement(server, programs):
+def end_a_synchronous_wait(server: Server, programs: Programs, function: str) -> None:
+    """A whole run in which one commit waits for a standby until ``function`` of the server ends the wait."""
     process = programs.probe(op_deadline_seconds=20, interval_seconds=0.1)
     wait_until("rows arrive", lambda: programs.acked() > 3)
     no_standby(server)
     pid = wait_until("a commit waits", lambda: server.value(WAITING))
-    # The server reports success for this commit, with a warning and nothing else.
-    server.value(f"SELECT pg_cancel_backend({pid})")
+    server.value(f"SELECT {function}({pid})")
     setting(server, "synchronous_standby_names = ''")
     programs.finish(process)
+
+
+def test_a_cancelled_synchronous_wait_is_not_an_acknowledgement(server, programs):
+    # The server reports success for this commit, with a warning and nothing else.
+    end_a_synchronous_wait(server, programs, "pg_cancel_backend")
     cancelled = [o for o in programs.outcomes().values() if o["reason"] == "sync_wait_cancelled"]
     assert len(cancelled) == 1
     assert cancelled[0]["outcome"] == "info"
@@ -71,13 +66,7 @@ def test_a_cancelled_synchronous_wait_is_not_an_acknowledgement(server, programs
 
 
 def test_a_session_terminated_in_the_synchronous_wait_leaves_the_commit_unknown(server, programs):
-    process = programs.probe(op_deadline_seconds=20, interval_seconds=0.1)
-    wait_until("rows arrive", lambda: programs.acked() > 3)
-    no_standby(server)
-    pid = wait_until("a commit waits", lambda: server.value(WAITING))
-    server.value(f"SELECT pg_terminate_backend({pid})")
-    setting(server, "synchronous_standby_names = ''")
-    programs.finish(process)
+    end_a_synchronous_wait(server, programs, "pg_terminate_backend")
     unknown = [o for o in programs.outcomes().values() if o["outcome"] == "info"]
     assert [o["reason"] for o in unknown] == ["sync_wait_cancelled"]
     assert unknown[0]["seq"] in programs.found()

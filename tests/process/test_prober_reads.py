@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """Watcher, final read and judge beside a real primary with a real replica."""
 
 from __future__ import annotations
@@ -6,10 +7,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from support.ledger_fixtures import programs, server  # noqa: F401
 from support.ledger_server import Programs, Server
 from support.servers import wait_until
 
@@ -17,27 +18,10 @@ pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server.create()
-    yield server
-    server.destroy()
-
-
-@pytest.fixture(scope="module")
 def standby(server: Server) -> Iterator[Server]:
     standby = server.standby()
     yield standby
     standby.destroy()
-
-
-@pytest.fixture
-def programs(server: Server, tmp_path: Path) -> Iterator[Programs]:
-    programs = Programs(server, tmp_path)
-    programs.diting("ledger", "prepare", "--config", programs.config("prepare"))
-    with server.admin() as conn:
-        conn.execute("TRUNCATE diting_ledger.ops")
-    yield programs
-    programs.cleanup()
 
 
 def insert(server: Server, *rows: tuple[str, int]) -> None:
