@@ -194,3 +194,18 @@ def test_every_role_is_in_a_molecule_scenario():
     assert set(role_names()) - {"drill", "database_recovery"} <= named, (
         f"in no scenario: {set(role_names()) - named}"
     )
+
+
+def test_every_scenario_finds_the_tests_that_all_share():
+    """Molecule leaves out without a word what is not there."""
+    shared = load(Path(".config/molecule/config.yml"))["verifier"]["additional_files_or_dirs"]
+    scenarios = [path.parent for path in files() if path.name == "molecule.yml"]
+    assert shared
+    assert scenarios
+    missing = [
+        f"{scenario}: {name}"
+        for scenario in scenarios
+        for name in shared
+        if not (ROOT / scenario / "tests" / name).is_file()
+    ]
+    assert not missing, "\n".join(missing)

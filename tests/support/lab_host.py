@@ -132,6 +132,33 @@ def changes(done: subprocess.CompletedProcess[str]) -> list[str]:
     return found
 
 
+def has_to_run(host, name: str) -> None:
+    """A unit runs now and starts at boot; the failure shows what it logged."""
+    state = unit(host, name, "ActiveState", "UnitFileState")
+    assert state == {"ActiveState": "active", "UnitFileState": "enabled"}, (
+        f"{name}: {state}\n{run(host, f'journalctl -u {name} -n 50')}"
+    )
+
+
+def has_to_be_refused(role: str, variables: dict[str, Any], named: str) -> None:
+    """A converge with wrong variables of a role stops before it changes anything, and names what is wrong."""
+    done = playbook(
+        "converge.yml", "--check", "--tags", f"{role}_install", "--extra-vars", json.dumps(variables)
+    )
+    assert done.returncode != 0, done.stdout[-3000:]
+    assert named in done.stdout, done.stdout[-3000:]
+    assert changes(done) == [], changes(done)
+
+
+def verify_while(host, broken: str, *options: str, mended: str) -> subprocess.CompletedProcess[str]:
+    """The scenario's verify_roles.yml on a host that one command broke and another mends afterwards."""
+    run(host, broken)
+    try:
+        return playbook("verify_roles.yml", *options)
+    finally:
+        run(host, mended)
+
+
 def journal_lines(host, path: str) -> list[dict[str, Any]]:
     """A journal of JSON lines."""
     return [json.loads(line) for line in run(host, f"cat {path}").splitlines()]

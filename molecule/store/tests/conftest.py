@@ -1,6 +1,0 @@
-# SPDX-License-Identifier: GPL-3.0-or-later
-"""The host under test."""
-
-from support.lab_host import host
-
-__all__ = ["host"]
