@@ -35,3 +35,34 @@ options:
     type: float
     default: 2.0
 """
+
+    # For modules that judge the cluster: what it should be, and which verdicts to wait for or to fail on.
+    # Each says for itself what the end of its wait_seconds means.
+    JUDGE = r"""
+options:
+  synchronous_mode:
+    description: The mode the cluster should run in.
+    type: str
+    choices: ["off", "on", quorum]
+    default: quorum
+  synchronous_node_count:
+    description: Number of synchronous standbys that must stream.
+    type: int
+    default: 1
+  maximum_lag_bytes:
+    description: Lag above which a replica counts as behind.
+    type: int
+    default: 1048576
+  wait_for:
+    description: Verdicts to wait for.
+    type: list
+    elements: str
+    choices: [HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN]
+    default: [HEALTHY]
+  fail_on:
+    description: Verdicts that make the task fail.
+    type: list
+    elements: str
+    choices: [DEGRADED, UNHEALTHY, UNKNOWN]
+    default: []
+"""

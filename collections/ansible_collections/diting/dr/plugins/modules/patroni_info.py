@@ -18,38 +18,14 @@ extends_documentation_fragment:
   - diting.dr.attributes
   - diting.dr.attributes.info_module
   - diting.dr.patroni
+  - diting.dr.patroni.judge
 options:
-  synchronous_mode:
-    description: The mode the cluster should run in.
-    type: str
-    choices: ["off", "on", quorum]
-    default: quorum
-  synchronous_node_count:
-    description: Number of synchronous standbys that must stream.
-    type: int
-    default: 1
-  maximum_lag_bytes:
-    description: Lag above which a replica counts as behind.
-    type: int
-    default: 1048576
   wait_seconds:
     description:
       - Deadline for the cluster to reach O(wait_for). V(0) looks once.
       - Reaching the deadline is a result, not a failure; use O(fail_on) to make it one.
     type: float
     default: 0
-  wait_for:
-    description: Verdicts to wait for.
-    type: list
-    elements: str
-    choices: [HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN]
-    default: [HEALTHY]
-  fail_on:
-    description: Verdicts that make the task fail.
-    type: list
-    elements: str
-    choices: [DEGRADED, UNHEALTHY, UNKNOWN]
-    default: []
 """
 
 EXAMPLES = r"""
@@ -117,12 +93,13 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.diting.dr.plugins.module_utils._patroni import HttpsRest, ask_members
-from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import REST_OPTIONS, rest_from
-from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import (
-    Expectation,
-    Judgement,
-    judge,
+from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import (
+    JUDGE_OPTIONS,
+    REST_OPTIONS,
+    expectation_from,
+    rest_from,
 )
+from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import Judgement, judge
 
 POLL_SECONDS = 0.5
 
@@ -149,33 +126,13 @@ def main() -> t.NoReturn:
     module = AnsibleModule(
         argument_spec={
             **REST_OPTIONS,
-            "synchronous_mode": {"type": "str", "choices": ["off", "on", "quorum"], "default": "quorum"},
-            "synchronous_node_count": {"type": "int", "default": 1},
-            "maximum_lag_bytes": {"type": "int", "default": 1048576},
-            "wait_seconds": {"type": "float", "default": 0},
-            "wait_for": {
-                "type": "list",
-                "elements": "str",
-                "choices": ["HEALTHY", "DEGRADED", "UNHEALTHY", "UNKNOWN"],
-                "default": ["HEALTHY"],
-            },
-            "fail_on": {
-                "type": "list",
-                "elements": "str",
-                "choices": ["DEGRADED", "UNHEALTHY", "UNKNOWN"],
-                "default": [],
-            },
+            **JUDGE_OPTIONS,
         },
         supports_check_mode=True,
     )
     params = module.params
     rest: HttpsRest = rest_from(params)
-    expected = Expectation(
-        members=list(params["members"]),
-        synchronous_mode=params["synchronous_mode"],
-        synchronous_node_count=params["synchronous_node_count"],
-        maximum_lag_bytes=params["maximum_lag_bytes"],
-    )
+    expected = expectation_from(params)
     judgement, waited = look(
         lambda: judge(ask_members(rest, params["members"]), expected),
         params["wait_for"],

@@ -19,20 +19,8 @@ extends_documentation_fragment:
   - diting.dr.attributes
   - diting.dr.attributes.info_module
   - diting.dr.patroni
+  - diting.dr.patroni.judge
 options:
-  synchronous_mode:
-    description: The mode the cluster should run in.
-    type: str
-    choices: ["off", "on", quorum]
-    default: quorum
-  synchronous_node_count:
-    description: Number of synchronous standbys that must stream.
-    type: int
-    default: 1
-  maximum_lag_bytes:
-    description: Lag above which a replica counts as behind.
-    type: int
-    default: 1048576
   write_command:
     description:
       - Argument list that commits one write and exits 0 when it was acknowledged.
@@ -52,18 +40,6 @@ options:
     description: Deadline to reach one of O(wait_for). V(0) looks once.
     type: float
     default: 0
-  wait_for:
-    description: Verdicts to wait for.
-    type: list
-    elements: str
-    choices: [HEALTHY, DEGRADED, UNHEALTHY, UNKNOWN]
-    default: [HEALTHY]
-  fail_on:
-    description: Verdicts that make the task fail.
-    type: list
-    elements: str
-    choices: [DEGRADED, UNHEALTHY, UNKNOWN]
-    default: []
 """
 
 EXAMPLES = r"""
@@ -106,8 +82,12 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.diting.dr.plugins.module_utils._patroni import ask_members
-from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import REST_OPTIONS, rest_from
-from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import Expectation
+from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import (
+    JUDGE_OPTIONS,
+    REST_OPTIONS,
+    expectation_from,
+    rest_from,
+)
 from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import judge as judge_cluster
 from ansible_collections.diting.dr.plugins.module_utils.core.recovery import Recovery, WriteSeen, judge
 
@@ -141,12 +121,7 @@ def look(module: AnsibleModule) -> tuple[Recovery, float]:
     """Look until the verdict is one that is waited for, or the deadline has passed."""
     params = module.params
     rest = rest_from(params)
-    expected = Expectation(
-        members=list(params["members"]),
-        synchronous_mode=params["synchronous_mode"],
-        synchronous_node_count=params["synchronous_node_count"],
-        maximum_lag_bytes=params["maximum_lag_bytes"],
-    )
+    expected = expectation_from(params)
     start = time.monotonic()
     while True:
         cluster = judge_cluster(ask_members(rest, params["members"]), expected)
@@ -163,19 +138,13 @@ def look(module: AnsibleModule) -> tuple[Recovery, float]:
 
 def main() -> t.NoReturn:
     """Entry point."""
-    verdicts = ["HEALTHY", "DEGRADED", "UNHEALTHY", "UNKNOWN"]
     module = AnsibleModule(
         argument_spec={
             **REST_OPTIONS,
-            "synchronous_mode": {"type": "str", "choices": ["off", "on", "quorum"], "default": "quorum"},
-            "synchronous_node_count": {"type": "int", "default": 1},
-            "maximum_lag_bytes": {"type": "int", "default": 1048576},
+            **JUDGE_OPTIONS,
             "write_command": {"type": "list", "elements": "str", "default": []},
             "write_timeout_seconds": {"type": "float", "default": 5},
             "maximum_write_seconds": {"type": "float", "default": 2},
-            "wait_seconds": {"type": "float", "default": 0},
-            "wait_for": {"type": "list", "elements": "str", "choices": verdicts, "default": ["HEALTHY"]},
-            "fail_on": {"type": "list", "elements": "str", "choices": verdicts[1:], "default": []},
         },
         supports_check_mode=True,
     )
