@@ -14,9 +14,9 @@ from ansible_collections.diting.dr.plugins.module_utils._patroni import (
     ask_member,
     ask_members,
     get_json,
+    look,
 )
 from ansible_collections.diting.dr.plugins.modules.patroni_config import first_config
-from ansible_collections.diting.dr.plugins.modules.patroni_info import look
 from diting.core.patroni_state import Expectation, MemberAnswer, judge
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Note that this module util is PRIVATE to the collection: no promise is made to anybody outside it.
-"""Speaking to Patroni's REST interface: the I/O half of patroni_info and patroni_config."""
+"""Speaking to Patroni's REST interface: the I/O half of patroni_info, patroni_config and recovery_check."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import concurrent.futures
 import http.client
 import json
 import ssl
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from .core.patroni_state import MemberAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from .core.verdict import Health
+
+POLL_SECONDS = 0.5
 
 
 class PatroniError(Exception):
@@ -94,3 +99,31 @@ def ask_members(rest: Rest, urls: Mapping[str, str]) -> Sequence[MemberAnswer]:
     """Ask all members at once, so that a dead one costs its timeout and not the sum of all."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(urls))) as pool:
         return list(pool.map(lambda item: ask_member(rest, item[0], item[1]), urls.items()))
+
+
+class Judged(Protocol):
+    """What a look at a cluster came to."""
+
+    @property
+    def health(self) -> Health:
+        """The verdict."""
+
+
+Look = TypeVar("Look", bound=Judged)
+
+
+def look(
+    ask: Callable[[], Look],
+    wait_for: Collection[str],
+    wait_seconds: float,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[Look, float]:
+    """Look until the verdict is one of ``wait_for`` or the deadline passed; returns the last look and its age."""
+    start = monotonic()
+    while True:
+        judged = ask()
+        waited = monotonic() - start
+        if judged.health.value in wait_for or waited + POLL_SECONDS > wait_seconds:
+            return judged, waited
+        sleep(POLL_SECONDS)

@@ -87,38 +87,18 @@ waited_seconds:
   type: float
 """
 
-import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.diting.dr.plugins.module_utils._patroni import HttpsRest, ask_members
+from ansible_collections.diting.dr.plugins.module_utils._patroni import HttpsRest, ask_members, look
 from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import (
     JUDGE_OPTIONS,
     REST_OPTIONS,
     expectation_from,
     rest_from,
 )
-from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import Judgement, judge
-
-POLL_SECONDS = 0.5
-
-
-def look(
-    ask: t.Callable[[], Judgement],
-    wait_for: t.Collection[str],
-    wait_seconds: float,
-    monotonic: t.Callable[[], float] = time.monotonic,
-    sleep: t.Callable[[float], None] = time.sleep,
-) -> tuple[Judgement, float]:
-    """Look until the verdict is one of ``wait_for`` or the deadline passed; returns the last look and its age."""
-    start = monotonic()
-    while True:
-        judgement = ask()
-        waited = monotonic() - start
-        if judgement.health.value in wait_for or waited + POLL_SECONDS > wait_seconds:
-            return judgement, waited
-        sleep(POLL_SECONDS)
+from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import judge
 
 
 def main() -> t.NoReturn:

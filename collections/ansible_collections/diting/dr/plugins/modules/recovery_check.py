@@ -81,7 +81,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.diting.dr.plugins.module_utils._patroni import ask_members
+from ansible_collections.diting.dr.plugins.module_utils._patroni import ask_members, look
 from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import (
     JUDGE_OPTIONS,
     REST_OPTIONS,
@@ -90,8 +90,6 @@ from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import 
 )
 from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import judge as judge_cluster
 from ansible_collections.diting.dr.plugins.module_utils.core.recovery import Recovery, WriteSeen, judge
-
-POLL_SECONDS = 0.5
 
 
 def try_write(command: list[str], timeout_seconds: float) -> WriteSeen:
@@ -117,23 +115,15 @@ def try_write(command: list[str], timeout_seconds: float) -> WriteSeen:
     return WriteSeen(ok=done.returncode == 0, seconds=seconds, said=" ".join(done.stderr.split())[:300])
 
 
-def look(module: AnsibleModule) -> tuple[Recovery, float]:
-    """Look until the verdict is one that is waited for, or the deadline has passed."""
+def ask(module: AnsibleModule) -> Recovery:
+    """Ask the members, try one write, and judge both."""
     params = module.params
-    rest = rest_from(params)
-    expected = expectation_from(params)
-    start = time.monotonic()
-    while True:
-        cluster = judge_cluster(ask_members(rest, params["members"]), expected)
-        if module.check_mode:
-            write = WriteSeen(ok=None, said="check mode writes nothing")
-        else:
-            write = try_write(params["write_command"], params["write_timeout_seconds"])
-        recovery = judge(cluster, write, params["maximum_write_seconds"])
-        waited = time.monotonic() - start
-        if recovery.health.value in params["wait_for"] or waited + POLL_SECONDS > params["wait_seconds"]:
-            return recovery, waited
-        time.sleep(POLL_SECONDS)
+    cluster = judge_cluster(ask_members(rest_from(params), params["members"]), expectation_from(params))
+    if module.check_mode:
+        write = WriteSeen(ok=None, said="check mode writes nothing")
+    else:
+        write = try_write(params["write_command"], params["write_timeout_seconds"])
+    return judge(cluster, write, params["maximum_write_seconds"])
 
 
 def main() -> t.NoReturn:
@@ -148,7 +138,7 @@ def main() -> t.NoReturn:
         },
         supports_check_mode=True,
     )
-    recovery, waited = look(module)
+    recovery, waited = look(lambda: ask(module), module.params["wait_for"], module.params["wait_seconds"])
     result = {**recovery.as_dict(), "waited_seconds": round(waited, 3), "changed": False}
     if recovery.health.value in module.params["fail_on"]:
         findings = "; ".join(reason.message for reason in recovery.reasons)
