@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diting.hostio.files import write_atomic
 from diting.lab import instance as lab
-from diting.lab.records import fsync_directory
 
 if TYPE_CHECKING:
     from diting.lab.instance import Instance
@@ -39,16 +38,7 @@ def text_file(path: Path, text: str, mode: int, done: list[str]) -> None:
             path.chmod(mode)
             done.append(f"set the mode of {path}")
         return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as stream:
-        os.fchmod(stream.fileno(), mode)
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    fsync_directory(path.parent)
+    write_atomic(path, text, mode=mode)
     done.append(f"wrote {path}")
 
 

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from diting.hostio.files import write_atomic
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -21,15 +23,6 @@ if TYPE_CHECKING:
 def utc_text(unix_seconds: float) -> str:
     """UTC time as ISO-8601 with microseconds and ``Z``."""
     return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def fsync_directory(path: Path) -> None:
-    """Make a rename or a new file in ``path`` survive a crash of the machine."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def append_journal(
@@ -117,13 +110,7 @@ class TimerStore:
                 raise ValueError(f"{path}: unreadable timers: {error!r}") from error
 
     def _save(self, timers: dict[str, Timer]) -> None:
-        partial = self._path.with_suffix(".partial")
-        with partial.open("w") as stream:
-            json.dump([asdict(timer) for timer in timers.values()], stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(self._path)
-        fsync_directory(self._path.parent)
+        write_atomic(self._path, json.dumps([asdict(timer) for timer in timers.values()]))
         self._timers = timers
 
     def add(

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..hostio import files
 from ..hostio.journal import JournalFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .contract import Cluster, Drill, Residue, TimelineLine
 
 JOURNAL = "journal.jsonl"
@@ -130,23 +130,8 @@ def write_drill(directory: Path, drill: Drill) -> None:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Replace ``path`` with ``text`` so that a crash leaves the old file or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    """Replace ``path`` with ``text``, which everybody may read; a crash leaves the old file or the new one."""
+    files.write_atomic(path, text, mode=0o644)
 
 
 def load_run(directory: Path) -> Run:

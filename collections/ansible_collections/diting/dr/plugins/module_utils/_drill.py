@@ -12,27 +12,16 @@ import socket
 from typing import Any
 
 from ansible_collections.diting.dr.plugins.module_utils.core.drill import Holder, Owner
+from ansible_collections.diting.dr.plugins.module_utils.hostio import files
 
 
 class DrillError(Exception):
     """The drill cannot go on; the message names the file or the value, and what to do."""
 
 
-def write_durably(path: pathlib.Path, data: Any, mode: int = 0o640) -> None:
+def write_durably(path: pathlib.Path, data: Any) -> None:
     """Replace ``path`` by ``data`` as JSON so that a crash leaves the old or the new file, whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        json.dump(data, handle, indent=1, sort_keys=True)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.write_atomic(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def _stat_fields(pid: int) -> list[str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.diting.dr.plugins.module_utils.core.faults import Scan, check_fault_id
+from ansible_collections.diting.dr.plugins.module_utils.hostio import files
 
 Command = Callable[[list[str]], "tuple[int, str, str]"]
 """Runs an argument list; returns exit status, standard output, standard error."""
@@ -62,18 +63,7 @@ class FaultStore:
     def write(self, fault_id: str, record: dict[str, Any]) -> None:
         """Write the record durably: it is on disk before the fault is injected, or nothing is."""
         self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        target = self.path(fault_id)
-        temporary = target.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as handle:
-            json.dump(record, handle, sort_keys=True)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.rename(target)
-        directory = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        files.write_atomic(self.path(fault_id), json.dumps(record, sort_keys=True))
 
     def arm_revert(self, fault_id: str, seconds: int, command: str) -> None:
         """Have systemd run ``command`` in ``seconds`` and set the record aside as expired."""
