@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from ..core.journal import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -207,9 +210,7 @@ def log_timeline(text: str, host: str, source: str) -> list[dict[str, Any]]:
 
 
 def _utc(text: str) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc_text(datetime.fromisoformat(text).astimezone(UTC))
 
 
 def farewells(records: Iterable[Mapping[str, Any]], cut_ns: int | None) -> int | None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..core.journal import utc_text
 from ..core.verdict import Verdict
 from ..ledger.fields import ConfigError
 from ..ledger.rundir import judge_run
@@ -65,7 +66,7 @@ def write_json_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 
 def utc_now() -> str:
     """Now, as every record writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc_text(datetime.now(UTC))
 
 
 def git(root: Path, *words: str) -> str | None:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from diting.lab.records import utc_text
+from diting.core.journal import utc_text_at
 
 # linux/if_packet.h, linux/if_ether.h, asm-generic/socket.h; Python 3.11 does not name them.
 ETH_P_ALL = 0x0003
@@ -104,7 +104,7 @@ def _bridge_packets(interface: str) -> int:
 def _line(output: IO[str], event: dict[str, Any], unix_ns: int | None = None) -> None:
     now_unix, now_mono = time.time_ns(), time.monotonic_ns()
     unix_ns = now_unix if unix_ns is None else unix_ns
-    moment = {"ts": utc_text(unix_ns / 1e9), "mono_ns": now_mono - (now_unix - unix_ns)}
+    moment = {"ts": utc_text_at(unix_ns / 1e9), "mono_ns": now_mono - (now_unix - unix_ns)}
     output.write(json.dumps({**moment, **event}, sort_keys=True) + "\n")
     output.flush()
 

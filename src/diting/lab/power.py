@@ -18,8 +18,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from diting.core.journal import utc_text_at
 from diting.lab.podman import PodmanError
-from diting.lab.records import Timer, TimerStore, append_journal, utc_text
+from diting.lab.records import Timer, TimerStore, append_journal
 
 if TYPE_CHECKING:
     from diting.lab import hosts as backend
@@ -66,7 +67,7 @@ class PowerControl:
         seen: dict[str, Any] = {
             "name": host,
             "state": state.value,
-            "observed_at": utc_text(time.time()),
+            "observed_at": utc_text_at(time.time()),
             "timers": [timer.public() for timer in self._store.of(host)],
         }
         return {**seen, "why": why} if why else seen

@@ -14,10 +14,11 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from diting.core.journal import utc_text_at
 from diting.lab.hosts import link_is_up, link_of, set_link
 from diting.lab.podman import Podman, PodmanError, Power, judge_power, processes_of
 from diting.lab.power_client import PowerClient, PowerClientError
-from diting.lab.records import append_journal, utc_text
+from diting.lab.records import append_journal
 
 if TYPE_CHECKING:
     from diting.lab.instance import Instance
@@ -31,7 +32,7 @@ class PowerLossError(Exception):
 
 def stamp(step: str) -> dict[str, Any]:
     """A step with its moment: UTC for people, CLOCK_MONOTONIC nanoseconds for arithmetic."""
-    return {"step": step, "mono_ns": time.monotonic_ns(), "ts": utc_text(time.time())}
+    return {"step": step, "mono_ns": time.monotonic_ns(), "ts": utc_text_at(time.time())}
 
 
 def require_promise(client: PowerClient, host: str) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import secrets
 import threading
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from diting.core.journal import utc_text_at
 from diting.hostio.files import write_atomic
 
 if TYPE_CHECKING:
@@ -20,17 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def utc_text(unix_seconds: float) -> str:
-    """UTC time as ISO-8601 with microseconds and ``Z``."""
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def append_journal(
     path: Path, event: str, fields: Mapping[str, Any], source: str = "power"
 ) -> dict[str, Any]:
     """Append one record, on disk before this returns. Several processes may write one journal."""
     record = {
-        "ts": utc_text(time.time()),
+        "ts": utc_text_at(time.time()),
         "mono_ns": time.monotonic_ns(),
         "source": source,
         "event": event,
@@ -85,7 +80,7 @@ class Timer:
         return {
             "id": self.id,
             "action": self.action,
-            "due_at": utc_text(self.due_unix),
+            "due_at": utc_text_at(self.due_unix),
             "reason": self.reason,
             "incident_id": self.incident_id,
         }

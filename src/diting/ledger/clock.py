@@ -3,23 +3,18 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from pathlib import Path
 from typing import Any
 
-
-def utc_text(seconds: float) -> str:
-    """UNIX time as ISO-8601 UTC with microseconds and Z."""
-    moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+from ..core.journal import utc_text_at
 
 
 def anchor() -> dict[str, Any]:
     """Both clocks at one moment; two anchors of one host show whether the wall clock was stepped."""
     mono = time.monotonic_ns()
     wall = time.time_ns()
-    return {"mono_ns": mono, "utc_ns": wall, "utc": utc_text(wall / 1e9)}
+    return {"mono_ns": mono, "utc_ns": wall, "utc": utc_text_at(wall / 1e9)}
 
 
 def boot_id() -> str:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.diting.dr.plugins.module_utils.core.faults import Scan, check_fault_id
+from ansible_collections.diting.dr.plugins.module_utils.core.journal import utc_text_at
 from ansible_collections.diting.dr.plugins.module_utils.hostio import files
 
 Command = Callable[[list[str]], "tuple[int, str, str]"]
@@ -28,7 +28,7 @@ class FaultError(Exception):
 
 def utc_now() -> str:
     """Wall clock, a label only; every duration comes from a monotonic clock."""
-    return datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc_text_at(time.time())
 
 
 def run_command(argv: list[str]) -> tuple[int, str, str]:

@@ -155,7 +155,7 @@ from ansible_collections.diting.dr.plugins.module_utils.core.drill import (
     drill_id,
     judge_floor,
 )
-from ansible_collections.diting.dr.plugins.module_utils.core.journal import JournalError, sha256_of
+from ansible_collections.diting.dr.plugins.module_utils.core.journal import JournalError, sha256_of, utc_text
 from ansible_collections.diting.dr.plugins.module_utils.hostio.journal import JournalFile
 
 
@@ -200,7 +200,7 @@ def do_open(params: dict[str, t.Any], _check: bool) -> dict[str, t.Any]:
         "message": message,
         "drill_id": name,
         "run_dir": str(run_dir),
-        "started_at": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "started_at": utc_text(now),
         "plan_sha256": sha256_of(params["plan"]),
     }
 

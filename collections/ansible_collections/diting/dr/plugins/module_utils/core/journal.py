@@ -66,6 +66,11 @@ def utc_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def utc_text_at(unix_seconds: float) -> str:
+    """:func:`utc_text` of a UNIX time."""
+    return utc_text(datetime.fromtimestamp(unix_seconds, UTC))
+
+
 def parse_utc(text: str) -> datetime:
     """The reverse of :func:`utc_text`; any ISO 8601 time that names its zone is accepted.
 
