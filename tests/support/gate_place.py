@@ -16,6 +16,23 @@ START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UNDO = {"kind": "revert", "scenario": "drill.l4"}
 
 
+def request_of(**changes: Any) -> dict[str, Any]:
+    """A request as it comes in, of an automated failover unless it is changed."""
+    return {
+        "scenario": "l4.failover",
+        "kind": "recover",
+        "target": "diting",
+        "trigger": "automated",
+        "actor": "tester",
+        "incident_id": "inc-1",
+        "plan": {},
+        "approvals": [],
+        "override_reason": None,
+        "environment": None,
+        **changes,
+    }
+
+
 class Place:
     """A gate in a temporary directory, with a clock that the test moves."""
 
@@ -38,20 +55,9 @@ class Place:
     def ask(self, *, predict: bool = False, **changes: Any):
         self.asked += 1
         self.now += timedelta(seconds=1)
-        raw = {
-            "scenario": "l4.failover",
-            "kind": "recover",
-            "target": "diting",
-            "trigger": "automated",
-            "actor": "tester",
-            "incident_id": f"inc-{self.asked}",
-            "plan": {},
-            "approvals": [],
-            "override_reason": None,
-            "environment": None,
-            **changes,
-        }
-        return self.gate.request(raw, predict=predict)
+        return self.gate.request(
+            request_of(**{"incident_id": f"inc-{self.asked}", **changes}), predict=predict
+        )
 
     def end(self, outcome: Outcome, incident_id: str | None = None, **changes: Any):
         fields = {"scenario": "l4.failover", "target": "diting", "detail": "", "actor": "tester", **changes}

@@ -13,6 +13,7 @@ from diting.core import approval, gate
 from diting.core.breaker import Breaker, Failure, Outcome
 from diting.core.gate import GateState, Lever, Pause, Unreadable
 from diting.core.gate_state import Memory
+from support.gate_place import request_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 POLICY = gate.parse_policy(gate.DEFAULT_POLICY)
@@ -30,19 +31,7 @@ TRIGGERS = ["automated", "person", "drill"]
 
 
 def request(approve: bool = False, **changes: Any) -> gate.Request:
-    data = {
-        "scenario": "l4.failover",
-        "kind": "recover",
-        "target": "diting",
-        "trigger": "automated",
-        "actor": "tester",
-        "incident_id": "inc-1",
-        "plan": {},
-        "approvals": [],
-        "override_reason": None,
-        "environment": None,
-        **changes,
-    }
+    data = request_of(**changes)
     if approve:
         data["plan"] = data["plan"] or {"scenario": data["scenario"], "target": data["target"]}
         data["approvals"] = [yes(data["plan"])]

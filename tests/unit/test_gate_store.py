@@ -12,7 +12,7 @@ from diting.core.breaker import Outcome
 from diting.core.gate_state import Memory, Unreadable
 from diting.hostio import files
 from diting.hostio.gate_store import Gate, GateError, GateFiles
-from support.gate_place import UNDO, Place
+from support.gate_place import UNDO, Place, request_of
 
 
 @pytest.fixture
@@ -256,19 +256,7 @@ def test_two_gates_never_see_the_same_count(place):
 
     def ask(number: int) -> None:
         barrier.wait()
-        raw = {
-            "scenario": "l4.failover",
-            "kind": "recover",
-            "target": "diting",
-            "trigger": "automated",
-            "actor": "tester",
-            "incident_id": f"t-{number}",
-            "plan": {},
-            "approvals": [],
-            "override_reason": None,
-            "environment": None,
-        }
-        allowed.append(Gate(patient).request(raw).decision.allowed)
+        allowed.append(Gate(patient).request(request_of(incident_id=f"t-{number}")).decision.allowed)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(5)]
     for thread in threads:
