@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 
 from support.servers import as_postgres, wait_until
 from support.wal_cluster import BIN, BlackHole, Cluster, Host, S3Server
-from support.wal_fixtures import base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
+from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process
 
@@ -38,19 +39,18 @@ def running_pushes(config: object) -> list[int]:
     return found
 
 
-@pytest.fixture
-def archiving(cluster: Cluster, host: Host) -> Cluster:
-    cluster.configure(archive_command=host.archive())
-    cluster.start()
-    return cluster
-
-
 def make_dead(kind: str, store: S3Server, host: Host, hole: BlackHole) -> None:
     """Kill the store: its port refuses, or takes connections and never answers."""
     if kind == "refused":
         store.stop()
     else:
         host.write(store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{hole.port}"))
+
+
+def push(host: Host, cluster: Cluster, segment: str) -> subprocess.CompletedProcess[str]:
+    """Archive a segment by hand, as the server would."""
+    words = (BIN / "bin/diting-wal-archive", "--config", host.wrapper_config, f"pg_wal/{segment}")
+    return host.run(*words, cwd=cluster.data)
 
 
 def test_archives_a_segment(archiving: Cluster, store: S3Server) -> None:
@@ -132,13 +132,7 @@ def test_running_server_gets_a_code_that_keeps_the_archiver(
     host.write(store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{black_hole.port}"), archive_deadline_seconds=1)
     segment = archiving.fill_segment()
     begun = time.monotonic()
-    done = host.run(
-        BIN / "bin/diting-wal-archive",
-        "--config",
-        host.wrapper_config,
-        f"pg_wal/{segment}",
-        cwd=archiving.data,
-    )
+    done = push(host, archiving, segment)
     assert done.returncode == 1
     assert time.monotonic() - begun < 2
     assert "1 s are up" in done.stderr
@@ -147,13 +141,7 @@ def test_running_server_gets_a_code_that_keeps_the_archiver(
 def test_wrong_key_is_a_failure(archiving: Cluster, store: S3Server, host: Host) -> None:
     host.write(store.settings(AWS_SECRET_ACCESS_KEY="wrong"), archive_deadline_seconds=5)
     segment = archiving.fill_segment()
-    done = host.run(
-        BIN / "bin/diting-wal-archive",
-        "--config",
-        host.wrapper_config,
-        f"pg_wal/{segment}",
-        cwd=archiving.data,
-    )
+    done = push(host, archiving, segment)
     assert done.returncode == 1
     assert "wrong" not in done.stderr.replace("wrong key", "")
 

@@ -15,18 +15,11 @@ import pytest
 from support.servers import PG_BIN, as_postgres, own, wait_until
 from support.tree import ROOT
 from support.wal_cluster import BIN, Cluster, Host, S3Server
-from support.wal_fixtures import base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
+from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process
 
 TEMPLATE = ROOT / "roles/walg/templates/etc/wal-g/compat.sql.j2"
-
-
-@pytest.fixture
-def archiving(cluster: Cluster, host: Host) -> Cluster:
-    cluster.configure(archive_command=host.archive())
-    cluster.start()
-    return cluster
 
 
 @pytest.fixture

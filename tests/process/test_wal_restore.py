@@ -12,18 +12,11 @@ import pytest
 
 from support.servers import PG_BIN, as_postgres, checked, own, wait_until
 from support.wal_cluster import BIN, BlackHole, Cluster, Host, S3Server
-from support.wal_fixtures import base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
+from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process
 
 MakeCluster = Callable[..., Cluster]
-
-
-@pytest.fixture
-def archiving(cluster: Cluster, host: Host) -> Cluster:
-    cluster.configure(archive_command=host.archive())
-    cluster.start()
-    return cluster
 
 
 @pytest.fixture

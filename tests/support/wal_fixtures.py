@@ -83,6 +83,14 @@ def clusters(base: Path, pristine: Cluster) -> Iterator[Callable[[str], Cluster]
         cluster.destroy()
 
 
+@pytest.fixture
+def archiving(cluster: Cluster, host: Host) -> Cluster:
+    """The cluster, running, with the wrapper as its archive_command."""
+    cluster.configure(archive_command=host.archive())
+    cluster.start()
+    return cluster
+
+
 def follow(standby: Cluster, primary: Cluster) -> None:
     """Make a stopped cluster a standby that streams from another one, and start it without waiting."""
     standby.configure(
