@@ -58,7 +58,12 @@ def verify() -> tuple[int, str]:
 def wait_until_healthy(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (found := verify())[0] != 0:
-        assert time.monotonic() < deadline, found[1][-3000:]
+        assert time.monotonic() < deadline, unhealthy(found[1])
+
+
+def unhealthy(output: str) -> str:
+    """Rows of the table that are not healthy."""
+    return "\n".join(line for line in output.splitlines() if " UNHEALTHY " in line or " UNKNOWN " in line)
 
 
 def rows(output: str, host: str) -> str:
