@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from . import child, config
+from . import child, config, timeline
 from .postmaster import RecoveryMode, ServerState, data_directory, recovery_mode, server_state
 
 PROGRAM = "diting-wal-archive"
@@ -50,6 +50,10 @@ def _archive(settings: config.Config, path: str, started: float) -> int:
     if state is ServerState.STOPPING and _planned_stop(settings):
         child.say(PROGRAM, f"{path}: not archived: {_PLANNED}")
         return EXIT_GIVE_UP
+    ended = timeline.left_behind(data_dir, path)
+    if ended is not None:
+        child.say(PROGRAM, f"{path}: not archived, nor needed: its timeline ended at {ended}")
+        return 0
     if not online:
         # Patroni archives what is left over before it rewinds a stopped server; a dead store must
         # not keep that member from coming back.
