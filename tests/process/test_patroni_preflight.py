@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role patroni refuses before it looks at anything: combinations that one host alone cannot show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.tree import ROOT
+
+pytestmark = pytest.mark.process
+MEMBERS = ["localhost", "pg2", "pg3"]
+
+
+def preflight(directory: Path, members: list[str], **variables: object) -> str:
+    names = ("superuser", "replication", "rewind", "rest", "app", "prober")
+    known = {
+        "patroni_hosts": members,
+        "patroni_member_addresses": dict.fromkeys(members, "127.0.0.1"),
+        "etcd_hosts": members,
+        "postgresql_networks": [{"name": "clients", "cidr": "10.0.0.0/24"}],
+        **{f"patroni_{name}_password": "long-enough-for-a-test" for name in names},
+    }
+    role = {"name": "diting.dr.patroni", "tasks_from": "preflight"}
+    book = [
+        {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "vars": known | variables,
+            "tasks": [{"ansible.builtin.include_role": role}],
+        }
+    ]
+    (directory / "book.yml").write_text(yaml.safe_dump(book, sort_keys=False))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "--check", directory / "book.yml"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("members", "variables", "refused"),
+    [
+        (
+            MEMBERS[:2],
+            {"patroni_synchronous_mode_strict": True},
+            "patroni_synchronous_mode_strict is true with 2 members",
+        ),
+        (MEMBERS, {"patroni_synchronous_mode_strict": True}, None),
+        (MEMBERS[:2], {}, None),
+        (MEMBERS, {"patroni_synchronous_node_count": 3}, "patroni_synchronous_node_count is 3"),
+    ],
+    ids=["two and strict", "three and strict", "two", "more than there are"],
+)
+def test_members_and_replication_have_to_fit(tmp_path, members, variables, refused):
+    printed = preflight(tmp_path, members, **variables)
+    assert "Check the inputs" in printed, printed
+    if refused is None:
+        assert "failed=0" in printed or "Check the watchdog" in printed, printed
+    else:
+        assert refused in printed, printed
+        assert "Look at the unit" not in printed
