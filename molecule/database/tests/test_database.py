@@ -210,6 +210,15 @@ def test_role_changes_are_in_the_journal(host):
     assert lines[-1]["source"] == "patroni"
 
 
+def test_a_snapshot_of_etcd_is_taken_from_this_member_alone(host):
+    run(host, "rm -f /var/backups/etcd/*")
+    run(host, "systemctl start etcd-snapshot.service")
+    assert run(host, "ls /var/backups/etcd").split()
+    # The administrator's environment names every member, which etcdctl refuses for a snapshot.
+    line = run(host, "systemctl show etcd-snapshot.service --property=ExecStart")
+    assert "ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 " in line
+
+
 def test_there_is_a_full_backup_and_wal_arrives(host):
     listed = run(host, "runuser -u postgres -- wal-g --config /etc/wal-g/wal-g.json backup-list 2>&1")
     assert listed.count("base_") == 1, listed
