@@ -16,6 +16,7 @@ import pytest
 
 from diting.lab import instance as lab
 from diting.lab.power_client import PowerClient
+from support.playbook import run_playbook
 
 pytestmark = [
     pytest.mark.drill,
@@ -44,14 +45,7 @@ def on(host: str, script: str, text: str | None = None) -> str:
 
 
 def verify() -> tuple[int, str]:
-    done = subprocess.run(
-        [".venv/bin/ansible-playbook", "-i", "inventories/lab", "playbooks/operate/verify.yml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = run_playbook("playbooks/operate/verify.yml", "-i", "inventories/lab")
     return done.returncode, done.stdout
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from support.playbook import run_playbook
+
 pytestmark = [
     pytest.mark.drill,
     pytest.mark.skipif(os.geteuid() != 0, reason="a drill needs root"),
@@ -41,13 +43,7 @@ def run_drill(fault: str) -> tuple[int, str]:
 
 
 def is_healthy() -> bool:
-    done = subprocess.run(
-        [".venv/bin/ansible-playbook", "-i", "inventories/lab", "playbooks/operate/verify.yml"],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_playbook("playbooks/operate/verify.yml", "-i", "inventories/lab", timeout=300)
     return done.returncode == 0
 
 
@@ -135,19 +131,7 @@ def test_a_drill_beside_another_is_refused():
         status, printed = run_drill("postgres_kill")
         assert (status, "another ./scripts/drill is running" in printed) == (3, True), printed
         # By its playbook, as a job template would: the floor on the control host refuses it too.
-        beside = subprocess.run(
-            [
-                ".venv/bin/ansible-playbook",
-                "-i",
-                "inventories/lab",
-                "playbooks/drill/l4_database_failure.yml",
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        beside = run_playbook("playbooks/drill/l4_database_failure.yml", "-i", "inventories/lab", timeout=300)
         assert beside.returncode != 0
         assert "is running under controller" in beside.stdout, beside.stdout[-2000:]
     finally:

@@ -16,6 +16,7 @@ import yaml
 from diting.core.gate import DEFAULT_POLICY
 from diting.hostio.gate_controls import Controls
 from diting.hostio.gate_store import GateFiles
+from support.playbook import run_playbook
 from support.tree import ROOT
 
 pytestmark = pytest.mark.process
@@ -177,14 +178,8 @@ def test_the_lever_in_four_steps(estate):
         task = {"diting.dr.gate": {"action": action, "actor": "test", "reason": "four steps", **paths}}
         book = [{"hosts": "ops1", "gather_facts": False, "tasks": [task]}]
         (estate.root / "steps.yml").write_text(yaml.safe_dump(book, sort_keys=False))
-        done = subprocess.run(
-            [str(ANSIBLE), "-i", str(estate.root / "hosts.yml"), str(estate.root / "steps.yml"), *options],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        done = run_playbook(
+            estate.root / "steps.yml", "-i", str(estate.root / "hosts.yml"), *options, timeout=120
         )
         assert done.returncode == 0, done.stdout
         return "changed=1" in done.stdout

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from support.tree import ROOT
+from support.playbook import run_playbook
 
 pytestmark = pytest.mark.process
 MEMBERS = ["localhost", "pg2", "pg3"]
@@ -36,16 +33,7 @@ def preflight(directory: Path, members: list[str], **variables: object) -> str:
         }
     ]
     (directory / "book.yml").write_text(yaml.safe_dump(book, sort_keys=False))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "--check", directory / "book.yml"],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.stdout
+    return run_playbook(directory / "book.yml", "--check", timeout=120).stdout
 
 
 @pytest.mark.parametrize(
