@@ -204,7 +204,9 @@ def _cluster(path: Path, sample: Sample, at: float, leader: str, timeline: int) 
             "name": name, "role": "leader" if name == leader else standby, "timeline": timeline,
             "state": "running" if name == leader else "streaming", "lag_bytes": None if name == leader else 0,
         })  # fmt: skip
+    before = path.name == "cluster_before.json"
     _json(path, {
+        "etcd": {"leader": "pg1", "leader_on_target": True, "placement": "on_target"} if before else None,
         "observed_at": sample.utc(at), "health": "HEALTHY", "leader": leader, "timeline": timeline,
         "system_identifier": "7710539336507780640", "lsn": "0/7A3F118", "members": members,
     })  # fmt: skip

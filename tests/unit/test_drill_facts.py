@@ -59,6 +59,13 @@ def test_a_host_that_could_not_be_scanned_is_said_to_be_so():
     assert [item["kind"] for item in found["items"]] == ["dead_route"]
 
 
+def test_nobody_asked_etcd_is_null_and_not_elsewhere():
+    now = "2026-11-21T09:00:00.000000Z"
+    asked = {"leader": "pg2", "leader_on_target": False, "placement": "as_found"}
+    assert facts.cluster({"verdict": "HEALTHY"}, now, asked)["etcd"] == asked
+    assert facts.cluster({"verdict": "HEALTHY"}, now)["etcd"] is None
+
+
 def test_milestones_are_found_in_the_logs_and_put_into_utc():
     text = (
         "2026-11-21T10:00:01.250000+01:00 pg2 patroni[7]: 2026 INFO: promoted self to leader by acquiring session lock\n"

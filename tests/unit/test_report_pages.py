@@ -102,6 +102,12 @@ def test_a_report_with_next_to_nothing_still_has_its_pages(tmp_path: Path) -> No
     assert charts.gap_plot(report, charts.WIDE) == ""
 
 
+def test_the_page_says_whether_the_leader_of_etcd_died_too(tmp_path: Path) -> None:
+    run = write(tmp_path, Sample(gap={"dsn": 1.0}, before=6, stable=2))
+    building.build(run)
+    assert "etcd was led by pg1, the target (placed there)" in (run / "report.html").read_text()
+
+
 def test_a_planned_switchover_proves_no_level(tmp_path: Path) -> None:
     started = datetime(2026, 11, 1, 8, tzinfo=UTC)
     options: dict[str, Any] = {"gap": {"dsn": 1.0}, "before": 6, "stable": 2}

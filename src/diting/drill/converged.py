@@ -30,7 +30,7 @@ def tree_hash(root: Path, extra: dict[str, Any]) -> str:
         paths += sorted(
             path
             for path in (root / part).rglob("*")
-            if not IGNORED.intersection(path.parts) and path.suffix != ".pyc"
+            if not IGNORED.intersection(path.relative_to(root).parts) and path.suffix != ".pyc"
         )
     for path in paths:
         if path.is_file():
@@ -41,7 +41,7 @@ def tree_hash(root: Path, extra: dict[str, Any]) -> str:
 
 
 def inventory_hosts(ansible_inventory: Path, inventory: Path, root: Path) -> dict[str, dict[str, Any]]:
-    """Host variables by host name, as Ansible itself resolves them."""
+    """Host variables by host name, as Ansible itself resolves them: every host that site.yml stamps."""
     done = subprocess.run(
         [str(ansible_inventory), "-i", str(inventory), "--list"],
         cwd=root,
@@ -52,8 +52,7 @@ def inventory_hosts(ansible_inventory: Path, inventory: Path, root: Path) -> dic
     )
     data = json.loads(done.stdout)
     hosts: dict[str, dict[str, Any]] = data["_meta"]["hostvars"]
-    members = set(data.get("lab_hosts", {}).get("hosts", []))
-    return {name: hostvars for name, hostvars in hosts.items() if name in members}
+    return hosts
 
 
 def is_converged(hosts: dict[str, dict[str, Any]], lab_home: Path, wanted: str) -> bool:

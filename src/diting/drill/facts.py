@@ -82,8 +82,13 @@ def clocks(
     return {"prober_host": prober_host, "budget_seconds": budget_seconds, "hosts": hosts}
 
 
-def cluster(seen: Mapping[str, Any], observed_at: str) -> dict[str, Any]:
-    """``cluster_before.json`` or ``cluster_after.json`` from a result of ``recovery_check``."""
+def cluster(
+    seen: Mapping[str, Any], observed_at: str, etcd: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """``cluster_before.json`` or ``cluster_after.json`` from a result of ``recovery_check``.
+
+    ``etcd`` says who led etcd, when somebody asked: ``leader``, ``leader_on_target``, ``placement``.
+    """
     evidence = seen.get("evidence") or {}
     members = []
     for name, member in sorted((evidence.get("members") or {}).items()):
@@ -96,6 +101,7 @@ def cluster(seen: Mapping[str, Any], observed_at: str) -> dict[str, Any]:
         "system_identifier": evidence.get("system_identifier"),
         "sync_standbys": list(evidence.get("sync_standbys") or []),
         "members": members,
+        "etcd": dict(etcd) if etcd else None,
     }
 
 

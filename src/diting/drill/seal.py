@@ -107,7 +107,8 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
     now = utc_now()
     for name in ("before", "after"):
         if seen := collected.get(name):
-            write_json(run_dir / f"cluster_{name}.json", facts.cluster(seen, now))
+            etcd = collected.get("etcd") if name == "before" else None
+            write_json(run_dir / f"cluster_{name}.json", facts.cluster(seen, now, etcd))
     if "scan" in collected:
         left = facts.residue(
             collected["scan"], collected.get("reverted") or [], collected.get("after") or {}, now

@@ -133,6 +133,7 @@ class Cluster(TypedDict):
     health: HealthName
     members: list[dict[str, Any]]
     leader: NotRequired[str | None]
+    etcd: NotRequired[dict[str, Any] | None]
     timeline: NotRequired[int | None]
     system_identifier: NotRequired[str | None]
     lsn: NotRequired[str | None]
