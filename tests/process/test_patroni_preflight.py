@@ -24,12 +24,17 @@ def preflight(directory: Path, members: list[str], **variables: object) -> str:
         **{f"patroni_{name}_password": "long-enough-for-a-test" for name in names},
     }
     role = {"name": "diting.dr.patroni", "tasks_from": "preflight"}
+    # A member's own variable, which the others see in hostvars as they see one of the inventory.
+    tags = variables.pop("patroni_tags", {})
     book = [
         {
             "hosts": "localhost",
             "gather_facts": False,
             "vars": known | variables,
-            "tasks": [{"ansible.builtin.include_role": role}],
+            "tasks": [
+                {"ansible.builtin.set_fact": {"patroni_tags": tags}},
+                {"ansible.builtin.include_role": role},
+            ],
         }
     ]
     (directory / "book.yml").write_text(yaml.safe_dump(book, sort_keys=False))
@@ -45,10 +50,15 @@ def preflight(directory: Path, members: list[str], **variables: object) -> str:
             "patroni_synchronous_mode_strict is true with 2 members",
         ),
         (MEMBERS, {"patroni_synchronous_mode_strict": True}, None),
+        (
+            MEMBERS,
+            {"patroni_synchronous_mode_strict": True, "patroni_tags": {"nosync": True}},
+            "patroni_synchronous_mode_strict is true with 3 members (1 standbys",
+        ),
         (MEMBERS[:2], {}, None),
         (MEMBERS, {"patroni_synchronous_node_count": 3}, "patroni_synchronous_node_count is 3"),
     ],
-    ids=["two and strict", "three and strict", "two", "more than there are"],
+    ids=["two and strict", "three and strict", "a standby that may not", "two", "more than there are"],
 )
 def test_members_and_replication_have_to_fit(tmp_path, members, variables, refused):
     printed = preflight(tmp_path, members, **variables)
