@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from diting.drill.seal import _judge_input, inventory_hash, not_before_recovery
+from diting.drill import seal as sealing
+from diting.drill.seal import EXIT_DATA, _judge_input, inventory_hash, main, not_before_recovery
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,11 @@ def test_the_inventory_is_known_by_names_and_contents(tmp_path):
     assert inventory_hash([str(tmp_path)]) != first
     assert inventory_hash(["pg1,pg2"]) is None
     assert inventory_hash([]) is None
+
+
+def test_a_seal_that_breaks_is_no_verdict(tmp_path, monkeypatch):
+    def broken(*_arguments):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(sealing, "seal", broken)
+    assert main(["--run-dir", str(tmp_path), "--evidence", str(tmp_path)]) == EXIT_DATA

@@ -108,6 +108,17 @@ def test_the_page_says_whether_the_leader_of_etcd_died_too(tmp_path: Path) -> No
     assert "etcd was led by pg1, the target (placed there)" in (run / "report.html").read_text()
 
 
+def test_what_nobody_recorded_of_the_safety_is_not_called_nothing(tmp_path: Path) -> None:
+    run = write(tmp_path, Sample(gap={"dsn": 1.0}, before=6, stable=2))
+    drill = json.loads((run / "drill.json").read_text())
+    drill["safety"] = {"stop_conditions": []}
+    (run / "drill.json").write_text(json.dumps(drill))
+    building.build(run)
+    page = (run / "report.html").read_text()
+    assert "<dt>refused</dt><dd>not measured</dd>" in page
+    assert "<dt>escalations</dt><dd>not measured</dd>" in page
+
+
 def test_a_planned_switchover_proves_no_level(tmp_path: Path) -> None:
     started = datetime(2026, 11, 1, 8, tzinfo=UTC)
     options: dict[str, Any] = {"gap": {"dsn": 1.0}, "before": 6, "stable": 2}

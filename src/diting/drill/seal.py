@@ -12,6 +12,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,6 +276,9 @@ def main(argv: list[str] | None = None) -> int:
         report = seal(args.run_dir, args.evidence, Path.cwd(), __version__)
     except (EvidenceInputError, OSError, ValueError) as error:
         print(f"{args.run_dir}: {error}", file=sys.stderr)
+        return EXIT_DATA
+    except Exception:  # noqa: BLE001 - Python would leave with 1, and 1 is the verdict FAIL
+        traceback.print_exc()
         return EXIT_DATA
     print(json.dumps({"verdict": report["verdict"], "report": str(args.run_dir / "report.html")}))
     return Verdict(report["verdict"]).exit_code
