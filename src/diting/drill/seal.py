@@ -105,7 +105,7 @@ def tool_section(root: Path, version: str, about: Mapping[str, Any]) -> dict[str
         "git_dirty": None if status is None else bool(status),
         "plan_sha256": about.get("plan_sha256"),
         "inventory_sha256": inventory_hash([str(source) for source in about.get("inventory_sources") or []]),
-        "tree_sha256": tree_hash(root, {}),
+        "tree_sha256": tree_hash(root, ()),
     }
 
 
