@@ -194,3 +194,32 @@ def test_the_lever_in_four_steps(estate):
         assert not changes(action)
         assert not changes(action, "--check")
         assert estate.records == after
+
+
+@pytest.mark.parametrize(
+    ("options", "trigger", "objections"),
+    [
+        ((), "automated", {"stopped", "paused"}),
+        (("-e", "gate_trigger=person"), "person", {"stopped"}),
+    ],
+)
+def test_a_recovery_is_a_persons_only_if_a_person_says_so(estate, options, trigger, objections):
+    """Nobody at the keyboard must keep out of a maintenance window and count for the breaker."""
+    # The lever refuses whoever asks, so that nothing on this machine is recovered.
+    estate.controls.stop(by="alice", reason="exchange fault")
+    estate.controls.pause(minutes=30, by="alice", reason="kernel update")
+    estate.write_inventory()
+    plays = yaml.safe_load((ROOT / "playbooks/recover/l4_database_failure.yml").read_text(encoding="utf-8"))
+    paths = {"gate_dir": str(estate.files.directory), "policy_file": str(estate.files.policy_file)}
+    plays[0]["module_defaults"] = {"diting.dr.gate": paths}
+    (estate.root / "recover.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
+    about = {"database_recovery_hosts": ["pg1", "pg2", "pg3"], "database_recovery_control_host": "ops1"}
+    done = run_playbook(
+        estate.root / "recover.yml",
+        *("-i", str(estate.root / "hosts.yml"), "-e", json.dumps(about), *options),
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stdout
+    request, decision = estate.records[-1]["request"], estate.records[-1]["decision"]
+    assert (request["scenario"], request["trigger"]) == ("l4.failover", trigger)
+    assert {reason["code"] for reason in decision["reasons"]} == objections
