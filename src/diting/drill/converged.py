@@ -9,21 +9,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 STAMP = "/etc/diting/converged"
 PARTS = ("roles", "playbooks", "inventories/lab", "src/diting", "collections", "tools")
 FILES = ("requirements-host.txt", "requirements.txt", "ansible.cfg", "pyproject.toml")
 IGNORED = {"__pycache__", ".pytest_cache", "tests"}
+DRILLS_OWN = re.compile(r"drill_\w+=")
 
 
-def tree_hash(root: Path, extra: dict[str, Any]) -> str:
-    """SHA-256 over everything that decides what a converge does, and over the extra variables."""
+def converging(extra: Sequence[str], root: Path) -> list[str]:
+    """What of the ``-e`` options may change what a converge does, in their order, since the last value wins.
+
+    Plain ``drill_*=...`` pairs are left out: only drills read them. All else counts as it stands, without
+    asking what is in it, and a file by its content. Relative paths begin at ``root``, as for the playbooks.
+    """
+    found = []
+    for value in extra:
+        if value.startswith("@"):
+            try:
+                content = (root / Path(os.path.expandvars(value[1:])).expanduser()).read_bytes()
+            except OSError as problem:
+                content = str(problem).encode()  # Ansible will refuse it; here it must not pass for no file
+            found.append(f"@{hashlib.sha256(content).hexdigest()}")
+        elif value.startswith(("{", "[")):
+            found.append(value)
+        else:
+            found += [word for word in shlex.split(value) if not DRILLS_OWN.match(word)]
+    return found
+
+
+def tree_hash(root: Path, extra: Sequence[str]) -> str:
+    """SHA-256 over everything that decides what a converge does, and over what ``converging`` found."""
     digest = hashlib.sha256()
     paths = [root / name for name in FILES]
     for part in PARTS:
@@ -36,7 +62,7 @@ def tree_hash(root: Path, extra: dict[str, Any]) -> str:
         if path.is_file():
             digest.update(str(path.relative_to(root)).encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-    digest.update(json.dumps(extra, sort_keys=True).encode())
+    digest.update(json.dumps(list(extra)).encode())
     return digest.hexdigest()
 
 

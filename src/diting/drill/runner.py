@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from ..core.faults import CATALOGUE, fault_named
 from ..core.verdict import EXIT_USAGE, Verdict
-from .converged import inventory_hosts, is_converged, tree_hash
+from .converged import converging, inventory_hosts, is_converged, tree_hash
 from .progress import PlaybookRun, Progress, TerminatedError, run_playbook
 
 PLAYBOOKS = {"l4": "playbooks/drill/l4_database_failure.yml"}
@@ -108,12 +108,7 @@ def prepare(controller: Controller) -> bool:
     if controller.play("playbooks/lab/up.yml").status != 0:
         return False
     root = controller.root
-    overrides = {
-        name: text
-        for name, text in variables(controller.request.extra).items()
-        if not name.startswith("drill_")
-    }
-    wanted = tree_hash(root, overrides)
+    wanted = tree_hash(root, converging(controller.request.extra, root))
     hosts = inventory_hosts(controller.bin / "ansible-inventory", controller.request.inventory, root)
     if is_converged(hosts, controller.home, wanted):
         controller.progress.say("the hosts are what the tree says: verify only")

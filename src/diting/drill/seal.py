@@ -83,7 +83,7 @@ def tool_section(root: Path, version: str, plan_sha256: str | None) -> dict[str,
         "git_sha": git(root, "rev-parse", "HEAD"),
         "git_dirty": None if status is None else bool(status),
         "plan_sha256": plan_sha256,
-        "tree_sha256": tree_hash(root, {}),
+        "tree_sha256": tree_hash(root, ()),
     }
 
 
