@@ -96,9 +96,7 @@ def test_a_whole_estate(estate):
     assert "--limit" not in done.stdout
 
 
-@pytest.mark.parametrize(
-    "options", [(), ("--limit", "pg2"), ("--limit", "pg2,ops1"), ("--limit", "all:!pg1")]
-)
+@pytest.mark.parametrize("options", [(), ("--limit", "pg2")])
 def test_a_broken_part(estate, options):
     estate.hosts["pg2"]["verify_roles"] = ["well", "broken"]
     done = estate.verify(*options)
