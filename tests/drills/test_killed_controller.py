@@ -108,7 +108,8 @@ def test_a_drill_that_is_cut_off_leaves_a_lab_that_heals_and_is_closed_by_the_ne
     while not is_healthy():
         assert time.monotonic() < deadline, "the lab did not heal by itself"
     status, printed = run_drill("postgres_kill")
-    assert status in (0, 2), printed  # INVALID is a busy machine; FAIL and ABORTED are not
+    # INVALID is a busy machine, and so is a drill that only found the cluster slow; no other FAIL is, and no ABORTED.
+    assert status in (0, 2) or re.findall(r"! (\w+):", printed) == ["slow_after_recovery"], printed
     if "an earlier drill was cut off" in printed:
         report = last_aborted()
         assert re.search(r"controller", json.dumps(report["reasons"])), report["reasons"]
