@@ -7,6 +7,7 @@ import http.server
 import json
 import ssl
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,21 @@ class PatroniMembers:
         self.pending = set(pending)
         self.refuses: set[str] = set()
         self.orders: list[str] = []
+        self.presents: Callable[[], bool] = lambda: True
+        """Whether a member presents the good certificate by now; one of nobody's authority before."""
         self.port = free_port()
         self.key, self.certificate = root / "rest.key", root / "rest.crt"
         names = ",".join(f"IP:{address}" for address in ADDRESSES.values())
         self_signed(self.key, self.certificate, "patroni", names)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.certificate, self.key)
-        self.servers = [self._serve(name, address, context) for name, address in ADDRESSES.items()]
+        self_signed(root / "other.key", root / "other.crt", "patroni", names)
+        self.contexts = {}
+        for good, pair in (
+            (True, (self.certificate, self.key)),
+            (False, (root / "other.crt", root / "other.key")),
+        ):
+            self.contexts[good] = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self.contexts[good].load_cert_chain(*pair)
+        self.servers = [self._serve(name, address) for name, address in ADDRESSES.items()]
 
     def variables(self) -> dict[str, Any]:
         """What the role patroni has to be told to find them."""
@@ -49,7 +58,7 @@ class PatroniMembers:
             server.shutdown()
             server.server_close()
 
-    def _serve(self, name: str, address: str, context: ssl.SSLContext) -> http.server.HTTPServer:
+    def _serve(self, name: str, address: str) -> http.server.HTTPServer:
         members = self
 
         class Answers(http.server.BaseHTTPRequestHandler):
@@ -80,8 +89,16 @@ class PatroniMembers:
                 self.end_headers()
                 self.wfile.write(text)
 
-        server = http.server.ThreadingHTTPServer((address, self.port), Answers)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        class Server(http.server.ThreadingHTTPServer):
+            def get_request(self) -> tuple[ssl.SSLSocket, Any]:
+                plain, peer = super().get_request()
+                context = members.contexts[members.presents()]
+                # The handshake belongs to the thread of the request: one that fails is no business of the others.
+                return context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False), peer
+
+            def handle_error(self, *_args: object) -> None: ...
+
+        server = Server((address, self.port), Answers)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
 
