@@ -309,7 +309,7 @@ STAGES: dict[str, Stage] = {
     ),
     "process": Stage(
         "real daemons on loopback, pages in a browser",
-        pytest_stage("tests/process", "tests/browser", limit_seconds=900),
+        pytest_stage("tests/process", "tests/browser", limit_seconds=1500),
     ),
     "build": Stage(
         "the wheel and the collection, built and looked into", pytest_stage("tests/build", limit_seconds=300)
