@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """The agent ``power`` against power control as a real daemon, and against one that misbehaves."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import ssl
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -22,18 +19,10 @@ from diting.core.fence import Outcome, Power, judge
 from diting.hostio.fencing import FencingError, make_agent
 from diting.hostio.fencing.base import read_until
 from diting.lab import instance as lab
-from diting.lab.power_client import PowerClient, PowerClientError
-from support.servers import free_port, self_signed, wait_until
+from support.power_lab import Lab, certificate, power  # noqa: F401
+from support.servers import free_port, wait_until
 
 pytestmark = pytest.mark.process
-DAEMON = Path(__file__).parents[1] / "support" / "power_daemon.py"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("certificate")
-    self_signed(directory / "key.pem", directory / "cert.pem", "test")
-    return directory
 
 
 @pytest.fixture
@@ -45,35 +34,9 @@ def token(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path, certificate: Path) -> Iterator[Path]:
-    """Power control over hosts that are files; yields their folder."""
-    home = tmp_path / "lab"
-    hosts = home / "fake"
-    hosts.mkdir(parents=True)
-    (home / "power").mkdir()
-    for name in ("key.pem", "cert.pem"):
-        (home / "power" / name).write_bytes((certificate / name).read_bytes())
-    (home / "power" / "token").write_text("secret-token\n")
-    port = free_port()
-    (home / "lab.json").write_text(
-        '{"name": "test", "subnet": "127.0.0.0/8", "gateway": "127.0.0.1", "bridge": "none",'
-        f' "hosts": {{"pg1": "127.0.0.11"}}, "podman_home": "{home}/podman", "power_port": {port}}}'
-    )
-    (hosts / "pg1").write_text("on")
-    environment = {**os.environ, "PYTHONPATH": str(Path(lab.__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, str(DAEMON), str(home), str(hosts)], env=environment)
-    client = PowerClient.for_instance(lab.load(home), timeout_seconds=5)
-
-    def answers() -> bool:
-        try:
-            return bool(client.daemon())
-        except PowerClientError:
-            return False
-
-    wait_until("power control answers", answers)
-    yield hosts
-    process.kill()
-    process.wait()
+def hosts(power: Lab) -> Path:
+    """Power control over hosts that are files; their folder."""
+    return power.hosts
 
 
 @pytest.fixture
@@ -215,6 +178,55 @@ def test_a_host_that_is_held_comes_back_when_another_member_leads(agent, certifi
         assert Holding.told[-1][0] == "release"
         assert switch.on(5, leader="pg2").outcome is Outcome.DONE  # no longer held: a plain "on"
         assert [action for action, _body in Holding.told[-2:]] == ["release", "on"]
+
+
+def test_what_power_control_holds_is_released_by_the_agent_that_knows_who_leads(agent, power: Lab):
+    """The protocol of the hold, each side with the other and not with a stand-in."""
+    switch = agent(hold=True)
+    order = switch.off(5)
+    readings = read_until(switch, Power.OFF, 5, 5)
+    assert judge(Power.OFF, order, readings).proven
+    assert readings[-1].evidence["hold"]["incident_id"] == "inc-1"
+    # A stranger, one who does not know who leads, and one who says that the dead host does.
+    for refused in (agent().on(5), switch.on(5), switch.on(5, leader="pg1")):
+        assert (refused.outcome, "409" in refused.words) == (Outcome.FAILED, True)
+    assert power.state("pg1") == "off"
+    assert power.client.host("pg1")["hold"]
+    assert switch.on(5, leader="pg2").outcome is Outcome.DONE
+    wait_until("the released host is on", lambda: switch.state(5).power is Power.ON)
+    released = [record for record in power.journal() if record["event"] == "fence_released"]
+    assert [(record["leader"], record["incident_id"]) for record in released] == [("pg2", "inc-1")]
+    assert switch.on(5, leader="pg2").outcome is Outcome.DONE  # nothing is held any more: a plain "on"
+
+
+def test_a_held_host_that_nobody_released_comes_back_and_is_not_fenced_by_an_on(agent, power: Lab):
+    power.kill()
+    power.start(hold_seconds=1.0)
+    switch = agent(hold=True)
+    assert switch.off(5).outcome is Outcome.DONE
+    assert switch.on(5).outcome is Outcome.FAILED
+    wait_until("the hold is over", lambda: switch.on(5).outcome is Outcome.DONE)
+    wait_until("the host is on", lambda: switch.state(5).power is Power.ON)
+    assert "hold" not in power.client.host("pg1")
+    assert "fence_released" not in power.events()
+
+
+@pytest.mark.parametrize(
+    ("switches", "outcome", "seen"),
+    [
+        ({"lie": True}, Outcome.DONE, Power.OFF),
+        ({"unknown": True}, Outcome.DONE, Power.UNKNOWN),
+        ({"hang_seconds": 60}, Outcome.UNKNOWN, Power.UNKNOWN),
+        ({"hang_seconds": 0.2}, Outcome.UNKNOWN, Power.UNKNOWN),
+    ],
+    ids=["lie", "unknown", "hang", "refusal after a hang"],
+)
+def test_what_the_agent_makes_of_a_power_control_that_misbehaves(agent, power: Lab, switches, outcome, seen):
+    power.client.set_switches("pg1", **switches)
+    switch = agent(hold=True)
+    assert switch.off(1).outcome is outcome
+    assert switch.state(1).power is seen
+    assert power.state("pg1") == ("off" if "unknown" in switches else "on")
 
 
 def test_an_answer_that_drips_ends_at_the_deadline(agent, certificate):
