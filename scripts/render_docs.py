@@ -73,6 +73,20 @@ def options(role: str, entry: str = "main") -> list[str]:
     return lines
 
 
+def faults(level: str) -> list[str]:
+    """A table of a level's faults from the catalogue."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from diting.core.faults import CATALOGUE
+
+    lines = ["| Fault | What an independent probe must see | Gone by itself after | |", "|---|---|---|---|"]
+    for fault in CATALOGUE.values():
+        if fault.level != level or fault.companion:
+            continue
+        note = "no role may change" if fault.survived else fault.kind.value
+        lines.append(f"| `{fault.name}` | {fault.effect} | {fault.limit_seconds} s | {note} |")
+    return lines
+
+
 def _of_guards(function: str) -> Callable[..., list[str]]:
     """A generator of scripts/lib/guard_pages.py, loaded only for a document that wants it."""
 
@@ -88,6 +102,7 @@ def _of_guards(function: str) -> Callable[..., list[str]]:
 GENERATORS: dict[str, Callable[..., list[str]]] = {
     "steps": steps,
     "options": options,
+    "faults": faults,
     "guards": _of_guards("guards"),
     "guard": _of_guards("page"),
     "guard_alerts": _of_guards("runtime_alerts"),
