@@ -311,7 +311,7 @@ STAGES: dict[str, Stage] = {
             "tests/property",
             "tests/contract",
             "collections/ansible_collections/diting/dr/tests/unit",
-            limit_seconds=300,
+            limit_seconds=600,
         ),
     ),
     "process": Stage(
