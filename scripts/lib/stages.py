@@ -243,6 +243,13 @@ DRILLS_ALL = (
     ("postgres_kill", ()),
     ("switchover", ()),
     ("switchover", ("drill_store_down=true",)),
+    ("postgres_hang", ()),
+    ("postgres_hang", ("drill_hang_patroni=true",)),
+    ("partition", ()),
+    ("partition", ("drill_partition_clients=true",)),
+    ("dcs_loss", ()),
+    ("disk_full", ()),
+    ("replica_off", ()),
 )
 """The fault matrix: every fault, every preset, with and without the object store."""
 
@@ -304,7 +311,7 @@ STAGES: dict[str, Stage] = {
             "tests/property",
             "tests/contract",
             "collections/ansible_collections/diting/dr/tests/unit",
-            limit_seconds=300,
+            limit_seconds=600,
         ),
     ),
     "process": Stage(

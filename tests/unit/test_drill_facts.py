@@ -154,6 +154,18 @@ def test_a_farewell_counts_only_after_the_cut_and_an_unfinished_watch_is_no_zero
     assert facts.farewells(records, cut) == seen
 
 
+def test_what_a_host_says_when_it_boots_again_is_no_farewell():
+    watch = [
+        {"event": "rst", "mono_ns": 50},
+        {"event": "rst", "mono_ns": 90},
+        {"event": "ended", "dropped": 0},
+    ]
+    assert facts.farewells(watch, 40, []) == 2
+    assert facts.farewells(watch, 40, [10, 80]) == 1
+    assert facts.farewells(watch, 40, [10]) == 2  # switched on before the cut: that is the life that was cut
+    assert facts.farewells(watch, None, [10]) == 2
+
+
 def test_versions_are_read_and_what_is_not_said_is_left_out():
     found = facts.components(
         [
@@ -169,3 +181,20 @@ def test_versions_are_read_and_what_is_not_said_is_left_out():
         "WAL-G": "v0.2.19 (module)",
     }
     assert facts.components(["command not found"]) == {}
+
+
+def seen(primary: str | None, timeline: int | None) -> dict:
+    return {"verdict": "HEALTHY", "reasons": [], "evidence": {"primary": primary, "timeline": timeline}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        (seen("pg1", 3), seen("pg1", 3), []),
+        (seen("pg1", 3), seen("pg2", 4), [("FAIL", "role_changed"), ("FAIL", "role_changed")]),
+        (seen("pg1", 3), seen("pg1", 5), [("FAIL", "role_changed")]),  # there and back is no peace either
+        (seen("pg1", 3), {}, [("INVALID", "role_unknown"), ("INVALID", "role_unknown")]),
+    ],
+)
+def test_a_fault_that_is_lived_through_changes_no_role(before, after, wanted):
+    assert [(r["verdict"], r["code"]) for r in facts.role_changes(before, after)] == wanted

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from diting.drill.seal import not_before_recovery
+from diting.drill.seal import not_before_recovery, seal
+from support.evidence_sample import Sample, write
 
 
 @pytest.mark.parametrize(
@@ -18,3 +20,64 @@ def test_full_redundancy_is_never_before_the_recovery(tmp_path, whole, high, tol
     not_before_recovery(tmp_path, {"headline": {"rto_fault_seconds": {"value": 1, "low": 1, "high": high}}})
     found = json.loads((tmp_path / "drill.json").read_text())
     assert found["figures"]["full_redundancy_seconds"] == told
+
+
+def collected(**about) -> dict:
+    """What the role keeps of a drill whose ledger is a sample's."""
+    whole = {
+        "verdict": "HEALTHY",
+        "reasons": [],
+        "evidence": {"primary": "pg1", "timeline": 7, "members": {}},
+    }
+    scan = {"__drill_scan_host": "pg1", "residue": []}
+    return {
+        "before": whole,
+        "after": {**whole, "evidence": {**whole["evidence"], "primary": "pg2", "timeline": 8}},
+        "scan": [scan],
+        "about": {
+            "drill_id": "x",
+            "paths": ["dsn", "haproxy"],
+            "prober_host": "client1",
+            "database_hosts": ["pg1", "pg2", "pg3"],
+            "failed_zone": "zone_pg1",
+            "replicas": ["pg3"],
+            "stability_seconds": 12,
+            "min_acked": 100,
+            "effect_targets": ["pg1-postgres"],
+            "effect_states": ["down"],
+            **about,
+        },
+    }
+
+
+def sealed(tmp_path, fault: str, **about) -> tuple[dict, dict]:
+    """The report of a sample that went through ``seal``, and what the judge was told."""
+    sample = Sample(fault=fault)
+    run = write(tmp_path, sample)
+    (run / "ledger").mkdir()
+    for path in [*run.glob("*.jsonl"), *run.glob("found-*.json")]:
+        path.rename(run / "ledger" / path.name)
+    for name in ("watch", "marks"):
+        file = run / "ledger" / f"{name}.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        stamped = [{"utc": sample.utc((line["mono_ns"] - sample.inject_ns) / 1e9), **line} for line in lines]
+        file.write_text("".join(json.dumps(line) + "\n" for line in stamped))
+    (run / "collected.json").write_text(json.dumps(collected(drill_id=sample.drill_id, **about)))
+    report = seal(run, tmp_path, Path.cwd(), "test")
+    return report, json.loads((run / "ledger" / "judge-input.json").read_text())
+
+
+def test_a_role_that_changed_fails_only_a_fault_that_is_lived_through(tmp_path):
+    survived, _ = sealed(tmp_path / "a", "replica_off", survived=True)
+    assert "role_changed" in {reason["code"] for reason in survived["reasons"]}
+    failed_over, _ = sealed(tmp_path / "b", "host_off", survived=False)
+    assert "role_changed" not in {reason["code"] for reason in failed_over["reasons"]}
+
+
+def test_the_judge_is_told_of_a_cut(tmp_path):
+    cut = {"path": "cut", "host": "pg1", "watch_host": "ops1", "seconds": 60, "fenced": True}
+    report, told = sealed(tmp_path / "a", "partition", cut=cut)
+    assert told["cut"] == {"path": "cut", "host": "pg1", "seconds": 60, "fenced": True}
+    assert "cut_ledger_missing" in {reason["code"] for reason in report["reasons"]}
+    _, told = sealed(tmp_path / "b", "host_off", cut=None)
+    assert "cut" not in told

@@ -23,10 +23,14 @@ ADDRESS = "10.89.83.11"
 
 
 def test_listens_for_the_database_and_for_nothing_else(host):
-    assert listening(host) == {"0.0.0.0:5000 haproxy", "0.0.0.0:5001 haproxy"}
+    assert listening(host) == {
+        "0.0.0.0:5000 haproxy",
+        "0.0.0.0:5001 haproxy",
+        "127.0.0.1:9601 diting",
+    }
 
 
-@pytest.mark.parametrize("name", ["chrony.service", "haproxy.service"])
+@pytest.mark.parametrize("name", ["chrony.service", "diting-guard-clock.service", "haproxy.service"])
 def test_service_runs_and_starts_at_boot(host, name):
     has_to_run(host, name)
 
@@ -38,7 +42,11 @@ def test_files_have_exactly_these_owners_and_modes(host):
         "/etc/diting/pki/host.key": "640 root:diting-pki",
         "/etc/diting/client/prober.pgpass": "600 diting:diting",
         "/etc/diting/gate/policy.json": "644 root:root",
+        "/etc/diting/guards/clock.json": "644 root:root",
+        "/etc/systemd/system/diting-guard-clock.service": "644 root:root",
         "/var/lib/diting/gate": "750 root:root",
+        "/var/lib/diting/guards/clock": "750 _chrony:_chrony",
+        "/var/lib/diting/guards/clock/journal.jsonl": "640 _chrony:_chrony",
         "/var/lib/diting/journal": "2770 root:diting-journal",
         "/opt/diting": "755 root:root",
         "/opt/diting/releases": "755 root:root",

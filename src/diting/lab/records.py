@@ -49,19 +49,42 @@ def timers_fired(path: Path, host: str, incident_id: str) -> list[str]:
     that is being written.
     """
     fired = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                continue
-            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+    for record in journal_records(path):
         timer = record.get("timer") or {}
         due = (record.get("event"), record.get("host")) == ("timer_due", host)
         if due and timer.get("incident_id") == incident_id and timer["id"] not in fired:
             fired.append(timer["id"])
     return fired
+
+
+def powered_on(path: Path, host: str) -> list[int]:
+    """When ``host`` was ordered on, by power control's journal: CLOCK_MONOTONIC in nanoseconds, in order.
+
+    A host that boots answers with RST for what it has forgotten, so a watch for its farewell ends there.
+    Raises ``ValueError`` as ``timers_fired`` does.
+    """
+    return [
+        int(record["mono_ns"])
+        for record in journal_records(path)
+        if (record.get("event"), record.get("host")) == ("power_on_requested", host)
+    ]
+
+
+def journal_records(path: Path) -> list[dict[str, Any]]:
+    """Every readable line of power control's journal; a torn last line is one that is being written.
+
+    Raises ``ValueError`` naming the line when any other is unreadable.
+    """
+    found = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                continue
+            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+    return found
 
 
 @dataclass(frozen=True)

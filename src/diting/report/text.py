@@ -15,6 +15,12 @@ MINUS = "\u2212"
 FAULTS = {
     "host_off": "{target} lost its power",
     "postgres_kill": "PostgreSQL on {target} was killed",
+    "postgres_hang": "PostgreSQL on {target} hung",
+    "partition": "{target} was cut off from the rest of the cluster",
+    "dcs_loss": "The DCS lost its majority",
+    "disk_full": "The disk of {target} was full",
+    "replica_off": "The replica {target} lost its power",
+    "guard_off": "{target} lost its power, with the failover guard off",
     "switchover": "The primary was moved away from {target}, as planned",
 }
 NAMES = {

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pages of the guards say what the code does, and their units let them do no more than they need."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+
+import jinja2
+import pytest
+import yaml
+
+from diting.guards.runtime import registry
+from support.tree import ROOT, read
+
+ROLE = ROOT / "roles" / "guard_runtime"
+EXPOSURE = 2.5
+"""Of ``systemd-analyze security``: 0 is locked up, 10 is wide open."""
+
+
+def needs():
+    return yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__guard_runtime_needs"]
+
+
+def unit(guard):
+    """The unit as the role writes it; the template uses nothing that plain Jinja does not have."""
+    defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)  # noqa: S701 - no HTML
+    text = (ROLE / "templates/etc/systemd/system/diting-guard.service.j2").read_text()
+    return environment.from_string(text).render(
+        **defaults,
+        item={"guard": guard},
+        __guard_runtime_needs=needs(),
+        __guard_runtime_current="/opt/diting/current",
+        __guard_runtime_config_dir="/etc/diting/guards",
+    )
+
+
+def test_generated_parts_are_up_to_date():
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/render_docs.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_guards_have_needs():
+    assert set(needs()) <= set(registry.names())
+
+
+@pytest.mark.parametrize("guard", registry.names())
+def test_a_unit_lets_its_guard_do_no_more_than_it_needs(guard, tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze on this machine")
+    path = tmp_path / f"diting-guard-{guard}.service"
+    path.write_text(unit(guard))
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) <= EXPOSURE, done.stdout
+
+
+@pytest.mark.parametrize("guard", registry.names())
+def test_a_unit_is_watched_and_comes_back(guard):
+    lines = unit(guard).splitlines()
+    assert {"Type=notify", "Restart=always", "StartLimitIntervalSec=0", "NoNewPrivileges=yes"} <= set(lines)
+    seconds = int(next(line for line in lines if line.startswith("WatchdogSec=")).partition("=")[2])
+    runtime = registry.load(guard)
+    longest = runtime.default_interval_seconds + 2 * 10.0
+    assert seconds > longest, "a cycle that looks and acts for as long as it may would be killed"
+
+
+def test_no_guard_is_named_where_it_would_have_to_be_listed():
+    """A new guard is one file: the runtime and the command know none by name."""
+    for name in registry.names():
+        for path in [*(ROOT / "src/diting/guards/runtime").glob("*.py"), ROOT / "src/diting/cli/guard.py"]:
+            text = read(path.relative_to(ROOT))
+            assert f'"{name}"' not in text, path

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has to be seen before a fence, rule by rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from diting.core.failover_state import FailoverPolicy
+from diting.core.failover_table import Phase
+from diting.core.failover_view import Answer, Outcome
+from support.failover_world import POLICY, Guard, World, play, replace, settle
+
+
+@pytest.fixture
+def guard():
+    return Guard()
+
+
+@pytest.fixture
+def world(guard):
+    return settle(guard, World())
+
+
+def test_silence_shorter_than_confirm_seconds_fences_nobody(guard, world):
+    world = play(guard, world.dies(), 0.25)
+    assert guard.state.phase is Phase.SUSPECT
+    play(guard, replace(world, alive_until=None), 2)
+    assert guard.names() == []
+    assert guard.state.phase is Phase.WATCHING
+
+
+def test_the_shipped_default_outlasts_a_live_migration(world):
+    guard = Guard(FailoverPolicy())
+    world = settle(guard, World())
+    world = play(guard, world.dies(), 2.9)
+    assert guard.names() == []
+    play(guard, world, 0.4)
+    assert guard.names()[0] == "fence"
+
+
+@pytest.mark.parametrize(
+    ("stale", "fenced"),
+    [((), True), (("ops1",), True), (("pg3",), True), (("pg2", "pg3"), False), (("ops1", "pg2"), False)],
+    ids=str,
+)
+def test_two_vantage_points_one_of_them_a_replica(guard, world, stale, fenced):
+    play(guard, world.dies(stale=stale), 1)
+    assert ("fence" in guard.names()) is fenced
+
+
+def test_one_vantage_point_that_hears_something_is_enough(guard, world):
+    world = world.dies()
+    for _tick in range(20):
+        guard.tick(replace(world, heard=(("pg3", "rest", world.now - 0.06),)))
+        world = world.after(0.1)
+    assert guard.names() == []
+
+
+def test_what_never_saw_the_primary_alive_may_not_accuse_it():
+    """A guard that starts while the primary is silent, or behind a wall, knows of no death."""
+    guard = Guard()
+    play(guard, replace(World(), alive_until=900.0), 30)
+    assert guard.names() == []
+
+
+def test_a_lone_restart_in_an_outage_still_knows_whom_it_saw(guard, world):
+    world = play(guard, world.dies(), 0.2)
+    play(guard, replace(world, run="life-2"), 1.5)
+    assert "release" in guard.names()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ({"armed": False}, "not armed"),
+        ({"lever": True}, "lever"),
+        ({"lever": None}, "could not be read"),
+        ({"maintenance": True}, "maintenance"),
+        ({"maintenance": None}, "could not be read"),
+        ({"planned": True}, "planned work"),
+        ({"planned": None}, "could not be read"),
+        ({"paused": True}, "Patroni is paused"),
+        ({"paused_by_hand": True}, "the guard is paused"),
+        ({"elsewhere": 1}, "1 fences within 900 s"),
+        ({"elsewhere": None}, "how often others"),
+    ],
+    ids=str,
+)
+def test_what_forbids_a_fence_alerts_once_and_leaves_it_to_the_ttl(guard, world, what, words):
+    world = play(guard, world.dies(**what), 5)
+    assert guard.names() == ["alert"]
+    assert words in str(guard.alerts()[0])
+    assert guard.state.phase is Phase.ALERT_ONLY
+    play(guard, replace(world, holder="pg2", mod_revision=9, etcd_leader="pg3"), 1)
+    assert guard.names() == ["alert"]
+    assert guard.state.phase is Phase.WATCHING
+
+
+def test_when_the_lever_is_put_back_silence_counts_anew(guard, world):
+    world = play(guard, world.dies(lever=True), 5)
+    world = play(guard, replace(world, lever=False), 0.25)
+    assert guard.names() == ["alert"]
+    play(guard, world, 0.5)
+    assert guard.names()[1] == "fence"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"etcd_writes": False},
+        {"etcd_reads": False},
+        {"locked": False},
+        {"up": ()},
+        {"sync": ()},
+        {"paused": None},
+        {"up": ("pg2",), "sync": ("pg3",)},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_seen_is_waited_for_and_then_left_to_the_ttl(guard, world, what):
+    calm = {name: getattr(world, name) for name in what}
+    dead = world.dies(**what)
+    play(guard, dead, 5)
+    assert guard.names() == []
+    assert guard.state.phase is Phase.SUSPECT
+    brief = Guard(state=guard.state)
+    play(brief, replace(dead.after(5), **calm), 0.3)
+    assert brief.names()[0] == "fence"
+    play(guard, dead.after(5), 60)
+    assert guard.names() == ["alert"]
+    assert guard.state.phase is Phase.STANDING_DOWN
+
+
+def test_a_hang_needs_hang_seconds_and_a_timeout(guard, world):
+    hung = world.dies(tcp=Answer.OK, rest=Answer.OK, broken=Answer.TIMEOUT)
+    hung = play(guard, hung, 1.9)
+    assert guard.names() == []
+    play(guard, hung, 0.4)
+    assert guard.names()[0] == "fence"
+    assert guard.order("fence").args["death"] == "hung"
+
+
+@pytest.mark.parametrize("answer", [Answer.WAITING_SYNC, Answer.REJECTED, Answer.REFUSED], ids=str)
+def test_a_server_that_says_anything_else_is_no_hang(guard, world, answer):
+    """A wait for a standby, a wrong password, a postmaster that restarts: Patroni's business."""
+    play(guard, world.dies(tcp=Answer.OK, rest=Answer.OK, broken=answer), 30)
+    assert guard.names() == []
+
+
+@pytest.mark.parametrize("answer", [Answer.NO_SPACE, Answer.READ_ONLY], ids=str)
+def test_no_space_fences_only_towards_a_candidate_that_has_some(guard, world, answer):
+    full = world.dies(tcp=Answer.OK, rest=Answer.OK, broken=answer, space=())
+    full = play(guard, full, 5)
+    assert guard.names() == []
+    full = play(guard, replace(full, space=("pg2",), up=("pg3",)), 5)
+    assert guard.names() == []
+    play(guard, replace(full, up=("pg2",)), 1)
+    assert guard.names()[0] == "fence"
+    assert guard.order("fence").args["death"] == "full"
+
+
+def test_the_window_of_fences_is_kept_and_then_forgotten(guard, world):
+    world = play(guard, world.dies(), 1.2)
+    world = replace(world, holder="pg2", target="pg2", mod_revision=9, alive_until=None, etcd_leader="pg3")
+    world = play(guard, world, 3)
+    second = play(guard, world.dies(sync=("pg3",)), 3)
+    assert guard.names().count("fence") == 1
+    assert "1 fences within 900 s" in str(guard.alerts()[-1])
+    guard.tick(second.after(0.1, alive_until=None))
+    later = settle(guard, second.after(900, alive_until=None))
+    play(guard, later.dies(), 1)
+    assert guard.names().count("fence") == 2
+
+
+def test_a_host_that_boots_after_a_fence_is_not_fenced_again(world):
+    guard = Guard(replace(POLICY, fence_max_per_window=30, comeback_seconds=5))
+    world = settle(guard, World())
+    play(guard, world.dies(), 60, release=Outcome.UNKNOWN)
+    assert guard.names().count("fence") == 1
