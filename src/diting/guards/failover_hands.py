@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The failover guard's hands: each action begins a task, and how that ended is a result in a later observation."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from ..core.failover_view import Outcome, Power, ReadBack, Result
+from ..hostio.fencing import FencingError, make_agent
+from .etcd import Etcd, EtcdError, Release, encode
+from .failover_etcd import fence_prefix
+from .proxies import ProxyError, tell
+from .witness_client import WitnessClient, WitnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import TypeVar
+
+    from ..core.guard import Action
+    from ..hostio.fencing import Agent
+    from .etcd_transport import Transport
+    from .failover_config import FailoverConfig
+    from .runtime.ports import Clock
+
+    T = TypeVar("T")
+
+Ended = tuple[Outcome, str]
+
+
+class Hands:
+    """Carries out actions beside the cycle. ``changed`` is called when one has ended."""
+
+    def __init__(
+        self,
+        config: FailoverConfig,
+        transport: Transport,
+        clients: Mapping[str, WitnessClient],
+        clock: Clock,
+        changed: Callable[[], None],
+    ) -> None:
+        self.results: dict[str, Result] = {}
+        self.read_back: ReadBack | None = None
+        self._config = config
+        self._clients = clients
+        self._clock = clock
+        self._changed = changed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._agents = ThreadPoolExecutor(4, thread_name_prefix="fence")
+        # A thread of its own with a connection of its own: the release never waits for a reading that hangs.
+        self._etcd_thread = ThreadPoolExecutor(1, thread_name_prefix="release")
+        attempt = config.etcd.attempt_seconds
+        self._etcd = Etcd(config.endpoints, transport, attempt_seconds=attempt, clock=clock.monotonic)
+
+    def begin(self, action: Action) -> bool:
+        """Begin ``action``; False when it has aged beyond its ``not_after``: then it is not begun at all."""
+        now, args = self._clock.monotonic(), action.args
+        if now > float(args["not_after"]):
+            self._end(action, Outcome.UNKNOWN, "not begun: it had aged", now)
+            return False
+        ways: dict[str, Callable[[Mapping[str, Any]], Awaitable[Ended]]] = {
+            "fence": self._fence,
+            "read_back": self._read_back,
+            "isolate": self._isolate,
+            "unisolate": self._unisolate,
+            "release": self._release,
+            "tell_proxies": self._tell_proxies,
+            "power_on": self._power_on,
+            "move_etcd_leader": self._move_etcd_leader,
+        }
+        task = asyncio.create_task(self._run(action, ways[action.name], now), name=action.name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _run(
+        self, action: Action, way: Callable[[Mapping[str, Any]], Awaitable[Ended]], asked_at: float
+    ) -> None:
+        try:
+            async with asyncio.timeout(float(action.args.get("deadline_seconds", 10))):
+                outcome, words = await way(action.args)
+        except TimeoutError:
+            outcome, words = Outcome.UNKNOWN, "no end before the deadline"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the end is not known
+            outcome, words = Outcome.UNKNOWN, f"{type(error).__name__}: {error}"
+        self._end(action, outcome, words, asked_at)
+
+    def _end(self, action: Action, outcome: Outcome, words: str, asked_at: float) -> None:
+        incident, now = str(action.args.get("incident", "")), self._clock.monotonic()
+        if action.name == "read_back":
+            # Its own answer is set where it came; this is for one that never did.
+            if self.read_back is None or self.read_back.asked_at < asked_at:
+                self.read_back = ReadBack(incident, Power.UNKNOWN, asked_at, now, words)
+        else:
+            self.results[action.name] = Result(incident, outcome, asked_at, now, words)
+        self._changed()
+
+    def agent(self, member: str, incident: str | None = None) -> Agent:
+        """The fencing agent of a member. Raises :class:`FencingError`."""
+        fencing = self._config.fencing
+        options: dict[str, Any] = {**fencing.options, **self._config.members[member].agent}
+        if fencing.agent == "power":
+            options = {"host": member, "incident_id": incident, "hold": fencing.hold, **options}
+        return make_agent(fencing.agent, options)
+
+    async def _switch(self, member: str, incident: str, call: Callable[[Agent], T]) -> T:
+        def switch() -> T:
+            return call(self.agent(member, incident))
+
+        return await asyncio.get_running_loop().run_in_executor(self._agents, switch)
+
+    async def _fence(self, args: Mapping[str, Any]) -> Ended:
+        self._in_etcd(lambda: self._record_fence(str(args["incident"])))
+        seconds = float(args["deadline_seconds"])
+        try:
+            order = await self._switch(args["target"], args["incident"], lambda agent: agent.off(seconds))
+        except FencingError as error:
+            return Outcome.FAILED, str(error)
+        return order.outcome, order.words
+
+    async def _read_back(self, args: Mapping[str, Any]) -> Ended:
+        incident, seconds = str(args["incident"]), float(args["deadline_seconds"])
+        reading = await self._switch(args["target"], incident, lambda agent: agent.state(seconds))
+        self.read_back = ReadBack(
+            incident, reading.power, reading.asked_at, reading.answered_at, reading.words
+        )
+        return Outcome.DONE, reading.words
+
+    async def _power_on(self, args: Mapping[str, Any]) -> Ended:
+        seconds, leader = float(args["deadline_seconds"]), args["leader"]
+        order = await self._switch(
+            args["target"], args["incident"], lambda agent: agent.on(seconds, leader=leader)
+        )
+        return order.outcome, order.words
+
+    async def _isolate(self, args: Mapping[str, Any]) -> Ended:
+        address = self._config.members[args["target"]].address
+        hold = {"address": address, "hold_seconds": float(args["hold_seconds"])}
+        return await self._order("isolate", hold, args)
+
+    async def _unisolate(self, args: Mapping[str, Any]) -> Ended:
+        address = self._config.members[args["target"]].address
+        return await self._order("unisolate", {"address": address}, args)
+
+    async def _order(self, name: str, body: Mapping[str, Any], args: Mapping[str, Any]) -> Ended:
+        seconds = float(args["deadline_seconds"])
+        clients = [self._clients[survivor] for survivor in args["survivors"] if survivor in self._clients]
+        if len(clients) < len(args["survivors"]):
+            return Outcome.FAILED, "a survivor has no witness any more"
+        answers = await asyncio.gather(
+            *(client.order(name, body, seconds) for client in clients), return_exceptions=True
+        )
+        words, outcome = [], Outcome.DONE
+        for client, answer in zip(clients, answers, strict=True):
+            if isinstance(answer, WitnessError):
+                outcome = Outcome.UNKNOWN if outcome is Outcome.DONE else outcome
+                words.append(f"{client.name}: {answer}")
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif answer[0] != 200:
+                outcome = Outcome.FAILED if answer[0] == 403 else Outcome.UNKNOWN
+                words.append(f"{client.name}: {answer[0]} {answer[1]}")
+        return outcome, "; ".join(words)
+
+    def _in_etcd(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._etcd_thread, call)
+
+    async def _release(self, args: Mapping[str, Any]) -> Ended:
+        key = f"{self._config.etcd.prefix}leader"
+        holder, revision = str(args["target"]), int(args["mod_revision"])
+        seconds = float(args["deadline_seconds"])
+        self._avoid(holder)
+        try:
+            found = await self._in_etcd(
+                lambda: self._etcd.release(
+                    key, holder=holder, mod_revision=revision, deadline_seconds=seconds
+                )
+            )
+        except EtcdError as error:
+            return Outcome.UNKNOWN, str(error)
+        if found is Release.CHANGED:
+            return Outcome.FAILED, "the key is not the one that was named"
+        return Outcome.DONE, "" if found is Release.RELEASED else "it was gone already"
+
+    def _avoid(self, member: str) -> None:
+        beside = self._config.members[member].etcd
+        if beside:
+            self._etcd.endpoints.sort(key=beside.__eq__)
+
+    def _record_fence(self, incident: str) -> None:
+        """Leave a word for other guards, which count it against their own window."""
+        self._avoid(incident.rsplit("-", 2)[0])
+        seconds = max(1, round(self._config.limits.fence_window_seconds))
+        try:
+            lease = str(self._etcd.call("/v3/lease/grant", {"TTL": str(seconds)}, 1.0)["ID"])
+            key = f"{fence_prefix(self._config)}{self._config.owner}/{incident}"
+            body = {"key": encode(key), "value": encode("fence"), "lease": lease}
+            self._etcd.call("/v3/kv/put", body, 1.0)
+        except (EtcdError, KeyError):
+            return  # the lock keeps others from fencing at the same time; this is beside it
+
+    async def _tell_proxies(self, args: Mapping[str, Any]) -> Ended:
+        seconds = float(args["deadline_seconds"])
+        told = [
+            tell(proxy, str(args["target"]), self._config.identity.context, seconds * 0.9)
+            for proxy in self._config.proxies
+        ]
+        answers = await asyncio.gather(*told, return_exceptions=True)
+        failed = [str(answer) for answer in answers if isinstance(answer, ProxyError)]
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, ProxyError):
+                raise answer
+        return (Outcome.FAILED, "; ".join(failed)) if failed else (Outcome.DONE, "")
+
+    async def _move_etcd_leader(self, args: Mapping[str, Any]) -> Ended:
+        def move() -> str:
+            seconds = float(args["deadline_seconds"])
+            others = [m for m in self._etcd.members(seconds) if m.name != args["from"] and m.client_urls]
+            if not others:
+                raise EtcdError("etcd has no other member")
+            return self._etcd.move_leader(others[0], seconds)
+
+        try:
+            return Outcome.DONE, await self._in_etcd(move)
+        except EtcdError as error:
+            return Outcome.FAILED, str(error)
+
+    def close(self) -> None:
+        """Wait for nothing: an order that is out is out."""
+        for task in self._tasks:
+            task.cancel()
+        self._agents.shutdown(wait=False, cancel_futures=True)
+        self._etcd_thread.shutdown(wait=False, cancel_futures=True)
