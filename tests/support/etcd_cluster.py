@@ -26,14 +26,14 @@ def etcd_program() -> Path:
     return Path(named)
 
 
-def make_certificates(folder: Path) -> None:
+def make_certificates(folder: Path, names: str = "IP:127.0.0.1,DNS:localhost") -> None:
     """A CA and one pair for everybody: etcd's gateway is a client of its own server."""
     run = functools.partial(subprocess.run, cwd=folder, check=True, capture_output=True)
     curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2"
     run(f"openssl req -x509 {curve} -subj /CN=ca -keyout ca.key -out ca.crt".split())
     run(f"openssl req {curve} -subj /CN=host -keyout host.key -out host.csr".split())
     (folder / "ext").write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n"
+        f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n"
     )
     sign = "openssl x509 -req -in host.csr -CA ca.crt -CAkey ca.key -days 2 -extfile ext -out host.crt"
     run(sign.split())
@@ -42,9 +42,12 @@ def make_certificates(folder: Path) -> None:
 class EtcdCluster:
     """``size`` members that can be stopped and started one by one."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(
+        self, folder: Path, size: int, *, names: str = "IP:127.0.0.1,DNS:localhost", first: str = "e0"
+    ) -> None:
         self.folder = folder
-        make_certificates(folder)
+        self.names = [first, *(f"e{number}" for number in range(1, size))]
+        make_certificates(folder, names)
         self.clients = [f"https://127.0.0.1:{free_port()}" for _number in range(size)]
         self.peers = [f"https://127.0.0.1:{free_port()}" for _number in range(size)]
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * size
@@ -68,13 +71,13 @@ class EtcdCluster:
     def start(self, number: int) -> None:
         tls = {"cert-file": "host.crt", "key-file": "host.key", "trusted-ca-file": "ca.crt"}
         options = {
-            "name": f"e{number}",
+            "name": self.names[number],
             "data-dir": f"data{number}",
             "listen-client-urls": self.clients[number],
             "advertise-client-urls": self.clients[number],
             "listen-peer-urls": self.peers[number],
             "initial-advertise-peer-urls": self.peers[number],
-            "initial-cluster": ",".join(f"e{n}={url}" for n, url in enumerate(self.peers)),
+            "initial-cluster": ",".join(f"{n}={url}" for n, url in zip(self.names, self.peers, strict=True)),
             "heartbeat-interval": "100",
             "election-timeout": "1000",
             "log-level": "error",

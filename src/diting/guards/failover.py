@@ -149,7 +149,9 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             self.config.owner,
             VantageKind.CONTROL,
             clock.monotonic(),
-            *(self._probes.probe(way) for way in ("tcp", "rest", "sql")),
+            tcp=self._probes.probe("tcp"),
+            rest=self._probes.probe("rest"),
+            sql=self._probes.probe("sql"),
         )
         results = hands.results
         return Observation(

@@ -131,17 +131,17 @@ class FailoverConfig(Strict):
     )
     members: dict[str, Member] = Field(min_length=2, description="The members by Patroni's name")
     etcd: EtcdSettings = Field(description="Where Patroni keeps its keys")
-    identity: Identity = Field(default_factory=Identity, description="Certificate of this host")
-    account: Account = Field(default_factory=Account, description="PostgreSQL account of the probes")
-    rest: Rest = Field(default_factory=Rest, description="Patroni's REST interface")
-    pace: Pace = Field(default_factory=Pace, description="How often and how long is asked")
+    identity: Identity = Field(default_factory=lambda: Identity.model_validate({}), description="Certificate of this host")
+    account: Account = Field(default_factory=lambda: Account.model_validate({}), description="PostgreSQL account of the probes")
+    rest: Rest = Field(default_factory=lambda: Rest.model_validate({}), description="Patroni's REST interface")
+    pace: Pace = Field(default_factory=lambda: Pace.model_validate({}), description="How often and how long is asked")
     witness_wait_seconds: float = Field(
         0.4, ge=0.02, le=0.5, description="A witness without news answers after so long"
     )
     fencing: Fencing = Field(description="How a host is switched off and on")
     proxies: list[Proxy] = Field(default_factory=list, description="Proxies that are told")
     gate_dir: AbsolutePath = Field(Path("/var/lib/diting/gate"), description="Files of the gate, only read")
-    limits: Limits = Field(default_factory=Limits, description="When what is done")
+    limits: Limits = Field(default_factory=lambda: Limits.model_validate({}), description="When what is done")
 
     @property
     def endpoints(self) -> list[str]:

@@ -126,7 +126,7 @@ class GateReader:
         return GateView(read_at, lever, self._maintenance(now), self._planned(now), fences_elsewhere)
 
     def _is_new(self, name: str, *paths: Path) -> bool:
-        stamp = []
+        stamp: list[tuple[int, int, int] | None] = []
         for path in paths:
             try:
                 found = path.stat()
