@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import shutil
@@ -158,6 +159,7 @@ class Place:
         self.gate.mkdir()
         self.daemons: list[Daemon] = [*self.witnesses.values()]
         self.lease = 0
+        self.numbers = itertools.count()
 
     def _postgres(self) -> None:
         self.port = free_port()
@@ -284,8 +286,7 @@ class Place:
             **changes,
         }
         settings["limits"] = {**limits, **changes.get("limits", {})}
-        number = len(self.daemons)
-        daemon = Daemon(self.root / f"guard-{number}", "failover", settings)
+        daemon = Daemon(self.root / f"guard-{next(self.numbers)}", "failover", settings)
         self.daemons.append(daemon)
         return daemon
 

@@ -45,14 +45,16 @@ async def tell(proxy: Proxy, server: str, context: Callable[[], ssl.SSLContext],
                 )
             writer.write(commands(proxy.backends, server))
             await writer.drain()
-            # HAProxy answers each command that worked with an empty line, and closes.
-            said = (await reader.read(_LIMIT_BYTES)).decode("utf-8", "replace").strip()
+            # HAProxy answers each command, the ones that worked with an empty line, and closes. A proxy that will
+            # not talk to us closes at once.
+            answer = b""
             while part := await reader.read(_LIMIT_BYTES):
-                said += part.decode("utf-8", "replace").strip()
+                answer += part
     except (OSError, TimeoutError, ValueError) as error:
         raise ProxyError(f"{proxy.name}: {str(error) or type(error).__name__}") from error
     finally:
         if writer is not None:
             writer.transport.abort()
-    if said:
-        raise ProxyError(f"{proxy.name}: {' '.join(said.split())[:200]}")
+    if answer.strip() or not answer:
+        said = " ".join(answer.decode("utf-8", "replace").split())[:200]
+        raise ProxyError(f"{proxy.name}: {said or 'closed without an answer'}")
