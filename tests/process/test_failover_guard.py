@@ -174,6 +174,7 @@ def test_hands_off_means_hands_off(place, why):
         place.cut()
         guard.reaches("alert_only")
     finally:
+        guard.kill()  # allowed again, it would go on
         if why == "gate is gone":
             place.gate.with_name("gone").rename(place.gate)
     assert place.leader() == "pg1"

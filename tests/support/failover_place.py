@@ -344,11 +344,14 @@ class Place:
 
     def calm(self) -> None:
         """Everything back to where a test begins."""
-        self.mend()
-        self.signal_primary(signal.SIGCONT)
         for daemon in [d for d in self.daemons if d.guard == "failover"]:
             daemon.kill()
             self.daemons.remove(daemon)
+        self.mend()
+        self.signal_primary(signal.SIGCONT)
+        if routes():
+            for witness in self.witnesses.values():
+                witness.kill()
         body = {"key": encode(OWN), "range_end": encode(OWN[:-1] + "0")}
         self.client.call("/v3/kv/deleterange", body, 5)
         for path in self.gate.iterdir():
@@ -363,6 +366,7 @@ class Place:
         for daemon in self.witnesses.values():
             if daemon.process is None:
                 daemon.start()
+        wait_until("nobody is cut off", lambda: not routes())
 
     def close(self) -> None:
         for daemon in self.daemons:
