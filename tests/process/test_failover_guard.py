@@ -194,7 +194,9 @@ def is_read(guard, why):
     }[why]
 
 
-@pytest.mark.parametrize("phase", ["suspect", "fencing", "reading_back", "last_look", "isolating", "releasing"])
+@pytest.mark.parametrize(
+    "phase", ["suspect", "fencing", "reading_back", "last_look", "isolating", "releasing"]
+)
 def test_killed_in_any_phase_it_does_nothing_twice(place, phase):
     guard = watching(place)
     place.cut()

@@ -32,9 +32,7 @@ def make_certificates(folder: Path, names: str = "IP:127.0.0.1,DNS:localhost") -
     curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2"
     run(f"openssl req -x509 {curve} -subj /CN=ca -keyout ca.key -out ca.crt".split())
     run(f"openssl req {curve} -subj /CN=host -keyout host.key -out host.csr".split())
-    (folder / "ext").write_text(
-        f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n"
-    )
+    (folder / "ext").write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n")
     sign = "openssl x509 -req -in host.csr -CA ca.crt -CAkey ca.key -days 2 -extfile ext -out host.crt"
     run(sign.split())
 

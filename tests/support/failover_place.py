@@ -36,7 +36,9 @@ HOLDS = any(b"fence" in path.read_bytes() for path in Path(lab.__file__).parent.
 CLONE_NEWNET = 0x40000000
 DAEMON = Path(__file__).with_name("power_daemon.py")
 ADDRESSES = {"pg1": "127.0.0.11", "pg2": "127.0.0.12", "pg3": "127.0.0.13"}
-NAMES = ",".join(["IP:127.0.0.1", "DNS:localhost", "DNS:ops1"] + [f"DNS:{n},IP:{a}" for n, a in ADDRESSES.items()])
+NAMES = ",".join(
+    ["IP:127.0.0.1", "DNS:localhost", "DNS:ops1"] + [f"DNS:{n},IP:{a}" for n, a in ADDRESSES.items()]
+)
 PREFIX, OWN = "/service/test/", "/diting/failover/test/"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -46,7 +48,7 @@ def own_network():
     """This thread, and what it starts, in a network of its own; skips where that is not allowed."""
     if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("nft"):
         pytest.skip("needs root, ip and nft for a network namespace of its own")
-    with open("/proc/thread-self/ns/net") as before:
+    with Path("/proc/thread-self/ns/net").open() as before:
         if LIBC.unshare(CLONE_NEWNET) != 0:
             pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
         try:
@@ -92,7 +94,17 @@ class Daemon:
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["nice", "-n", "5", sys.executable, "-m", "diting.cli.main", "guard", "run", str(self.config)],
+                [
+                    "nice",
+                    "-n",
+                    "5",
+                    sys.executable,
+                    "-m",
+                    "diting.cli.main",
+                    "guard",
+                    "run",
+                    str(self.config),
+                ],
                 env=environment(),
                 stdout=log,
                 stderr=log,
@@ -121,11 +133,17 @@ class Daemon:
         return found
 
     def reaches(self, *phases: str, seconds: float = 20.0) -> None:
-        wait_until(f"{self.guard} reaches {phases}", lambda: self.phases()[-1:] and self.phases()[-1] in phases, seconds)
+        wait_until(
+            f"{self.guard} reaches {phases}",
+            lambda: self.phases()[-1:] and self.phases()[-1] in phases,
+            seconds,
+        )
 
     def actions(self) -> list[dict[str, Any]]:
         """Every action that was begun, in order."""
-        return [r["action"] for record in self.records() if record["event"] == "acted" for r in record["results"]]
+        return [
+            r["action"] for record in self.records() if record["event"] == "acted" for r in record["results"]
+        ]
 
     def log(self) -> str:
         return (self.directory / "log").read_text()
@@ -173,7 +191,17 @@ class Place:
             else:
                 cluster = Cluster(folder / "data")
                 source = f"host={self.root}/pg1 port={self.port} user=postgres"
-                checked(PG_BIN / "pg_basebackup", "-d", source, "-D", folder / "data", "-R", "-c", "fast", cwd=folder)
+                checked(
+                    PG_BIN / "pg_basebackup",
+                    "-d",
+                    source,
+                    "-D",
+                    folder / "data",
+                    "-R",
+                    "-c",
+                    "fast",
+                    cwd=folder,
+                )
             cluster.port = self.port
             cluster.configure(
                 listen_addresses=address,
@@ -262,7 +290,12 @@ class Place:
 
     def guard(self, name: str = "ops1", **changes: Any) -> Daemon:
         """A failover guard, not yet started."""
-        limits = {"confirm_seconds": 0.3, "hang_seconds": 1.5, "fence_max_per_window": 30, "comeback_seconds": 60.0}
+        limits = {
+            "confirm_seconds": 0.3,
+            "hang_seconds": 1.5,
+            "fence_max_per_window": 30,
+            "comeback_seconds": 60.0,
+        }
         members = {n: {"address": a} for n, a in ADDRESSES.items()}
         for witness in self.witnesses:
             members[witness]["witness"] = f"https://{ADDRESSES[witness]}:{self.witness_port}"
@@ -383,5 +416,3 @@ def routes() -> list[str]:
 def _listens(address: str, port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((address, port)) == 0
-
-

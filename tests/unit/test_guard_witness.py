@@ -57,7 +57,7 @@ def test_it_is_taken_back_on_order():
     [
         (wish(address="10.0.0.41"), False),  # a client
         (wish(address="10.0.0.31"), False),  # the control host
-        (wish(address="0.0.0.0"), False),
+        (wish(address="0.0.0.0/0"), False),
         (wish(address=""), False),
         (wish(hold=0.0), False),
         (wish(hold=-1.0), False),
@@ -120,9 +120,7 @@ def test_the_closed_list_is_the_other_members():
     assert WitnessGuard(settings, Ports()).policy(settings).members == ("10.0.0.1", "10.0.0.3")
 
 
-@pytest.mark.parametrize(
-    "changes", [{"member": "pg9"}, {"members": {"pg2": "10.0.0.2", "pg3": "10.0.0.2"}}]
-)
+@pytest.mark.parametrize("changes", [{"member": "pg9"}, {"members": {"pg2": "10.0.0.2", "pg3": "10.0.0.2"}}])
 def test_a_list_that_contradicts_itself_is_refused(changes):
     settings = config(**changes)
     with pytest.raises(ValueError, match="member"):

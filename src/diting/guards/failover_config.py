@@ -131,10 +131,18 @@ class FailoverConfig(Strict):
     )
     members: dict[str, Member] = Field(min_length=2, description="The members by Patroni's name")
     etcd: EtcdSettings = Field(description="Where Patroni keeps its keys")
-    identity: Identity = Field(default_factory=lambda: Identity.model_validate({}), description="Certificate of this host")
-    account: Account = Field(default_factory=lambda: Account.model_validate({}), description="PostgreSQL account of the probes")
-    rest: Rest = Field(default_factory=lambda: Rest.model_validate({}), description="Patroni's REST interface")
-    pace: Pace = Field(default_factory=lambda: Pace.model_validate({}), description="How often and how long is asked")
+    identity: Identity = Field(
+        default_factory=lambda: Identity.model_validate({}), description="Certificate of this host"
+    )
+    account: Account = Field(
+        default_factory=lambda: Account.model_validate({}), description="PostgreSQL account of the probes"
+    )
+    rest: Rest = Field(
+        default_factory=lambda: Rest.model_validate({}), description="Patroni's REST interface"
+    )
+    pace: Pace = Field(
+        default_factory=lambda: Pace.model_validate({}), description="How often and how long is asked"
+    )
     witness_wait_seconds: float = Field(
         0.4, ge=0.02, le=0.5, description="A witness without news answers after so long"
     )

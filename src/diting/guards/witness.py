@@ -58,10 +58,18 @@ class WitnessConfig(Strict):
     clients: list[str] = Field(
         min_length=1, description="Names in the certificates of those who may ask: the control hosts"
     )
-    identity: Identity = Field(default_factory=lambda: Identity.model_validate({}), description="Certificate of this host")
-    account: Account = Field(default_factory=lambda: Account.model_validate({}), description="PostgreSQL account of the probes")
-    rest: Rest = Field(default_factory=lambda: Rest.model_validate({}), description="Patroni's REST interface")
-    pace: Pace = Field(default_factory=lambda: Pace.model_validate({}), description="How often and how long is asked")
+    identity: Identity = Field(
+        default_factory=lambda: Identity.model_validate({}), description="Certificate of this host"
+    )
+    account: Account = Field(
+        default_factory=lambda: Account.model_validate({}), description="PostgreSQL account of the probes"
+    )
+    rest: Rest = Field(
+        default_factory=lambda: Rest.model_validate({}), description="Patroni's REST interface"
+    )
+    pace: Pace = Field(
+        default_factory=lambda: Pace.model_validate({}), description="How often and how long is asked"
+    )
     local_host: str = Field(
         "/var/run/postgresql", min_length=1, description="Socket directory of this host's own PostgreSQL"
     )
