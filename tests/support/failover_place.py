@@ -8,7 +8,6 @@ and a route can really be set, and neither is felt by anybody else on this machi
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import json
 import os
@@ -23,39 +22,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from diting.guards.etcd import encode
 from diting.lab import instance as lab
 from support.etcd_cluster import EtcdCluster
+from support.guard_daemon import Daemon
 from support.guard_process import environment
+from support.own_network import routes
 from support.wal_cluster import PG_BIN, Cluster, checked, free_port, own, wait_until
 
 HOLDS = any(b"fence" in path.read_bytes() for path in Path(lab.__file__).parent.glob("power*.py"))
 """Whether this tree's power control keeps a fenced host off by itself."""
-CLONE_NEWNET = 0x40000000
 DAEMON = Path(__file__).with_name("power_daemon.py")
 ADDRESSES = {"pg1": "127.0.0.11", "pg2": "127.0.0.12", "pg3": "127.0.0.13"}
 NAMES = ",".join(
     ["IP:127.0.0.1", "DNS:localhost", "DNS:ops1"] + [f"DNS:{n},IP:{a}" for n, a in ADDRESSES.items()]
 )
 PREFIX, OWN = "/service/test/", "/diting/failover/test/"
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-@contextlib.contextmanager
-def own_network():
-    """This thread, and what it starts, in a network of its own; skips where that is not allowed."""
-    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("nft"):
-        pytest.skip("needs root, ip and nft for a network namespace of its own")
-    with Path("/proc/thread-self/ns/net").open() as before:
-        if LIBC.unshare(CLONE_NEWNET) != 0:
-            pytest.skip(f"no network namespace: {os.strerror(ctypes.get_errno())}")
-        try:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            yield
-        finally:
-            assert LIBC.setns(before.fileno(), CLONE_NEWNET) == 0
 
 
 class Rest(BaseHTTPRequestHandler):
@@ -71,82 +53,6 @@ class Rest(BaseHTTPRequestHandler):
 
     def log_message(self, format, *args):  # noqa: A002 - the base class's name
         pass
-
-
-class Daemon:
-    """One guard as a process; killed and started again at will."""
-
-    def __init__(self, directory: Path, guard: str, settings: dict[str, Any], **runtime: Any) -> None:
-        directory.mkdir()
-        self.directory = directory
-        self.config = directory / "config.json"
-        self.runtime = {"state_dir": str(directory / "state"), "run_dir": str(directory / "run"), **runtime}
-        self.guard = guard
-        self.write(settings)
-        self.journal = directory / "state" / "journal.jsonl"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def write(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
-        document = {"guard": self.guard, "runtime": self.runtime, "settings": settings}
-        self.config.write_text(json.dumps(document))
-
-    def start(self) -> None:
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    "nice",
-                    "-n",
-                    "5",
-                    sys.executable,
-                    "-m",
-                    "diting.cli.main",
-                    "guard",
-                    "run",
-                    str(self.config),
-                ],
-                env=environment(),
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def records(self) -> list[dict[str, Any]]:
-        text = self.journal.read_text() if self.journal.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-    def status(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((self.directory / "run" / "status.json").read_text()))
-        return {}
-
-    def phases(self) -> list[str]:
-        found: list[str] = []
-        for record in self.records():
-            if record["event"] == "cycle" and found[-1:] != [record["phase"]]:
-                found.append(record["phase"])
-        return found
-
-    def reaches(self, *phases: str, seconds: float = 20.0) -> None:
-        wait_until(
-            f"{self.guard} reaches {phases}",
-            lambda: self.phases()[-1:] and self.phases()[-1] in phases,
-            seconds,
-        )
-
-    def actions(self) -> list[dict[str, Any]]:
-        """Every action that was begun, in order."""
-        return [
-            r["action"] for record in self.records() if record["event"] == "acted" for r in record["results"]
-        ]
-
-    def log(self) -> str:
-        return (self.directory / "log").read_text()
 
 
 class Place:
@@ -405,12 +311,6 @@ class Place:
         for daemon in self.daemons:
             daemon.kill()
         self.stack.close()
-
-
-def routes() -> list[str]:
-    """Addresses that this network's kernel calls unreachable."""
-    done = subprocess.run(["ip", "route", "show", "proto", "213"], capture_output=True, text=True, check=True)
-    return [line.split()[1] for line in done.stdout.splitlines()]
 
 
 def _listens(address: str, port: int) -> bool:

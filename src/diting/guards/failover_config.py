@@ -43,7 +43,7 @@ class EtcdSettings(Strict):
     own_prefix: str = Field(
         "/diting/failover/main/", pattern="^/.*/$", description="Keys of the guards: lock, fences, test write"
     )
-    interval_seconds: float = Field(0.5, ge=0.05, le=0.9, description="From reading to reading in peace")
+    interval_seconds: float = Field(0.8, ge=0.05, le=0.9, description="From reading to reading in peace")
     attempt_seconds: float = Field(0.3, ge=0.05, le=5, description="One try at one endpoint")
     lock_seconds: int = Field(10, ge=3, le=60, description="Life of the lock among guards")
 
@@ -144,7 +144,7 @@ class FailoverConfig(Strict):
         default_factory=lambda: Pace.model_validate({}), description="How often and how long is asked"
     )
     witness_wait_seconds: float = Field(
-        0.4, ge=0.02, le=0.5, description="A witness without news answers after so long"
+        0.5, ge=0.02, le=0.5, description="A witness without news answers after so long"
     )
     fencing: Fencing = Field(description="How a host is switched off and on")
     proxies: list[Proxy] = Field(default_factory=list, description="Proxies that are told")
