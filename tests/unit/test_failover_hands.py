@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the failover guard's hands begin, what they leave alone, and how an end is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from diting.core.failover_view import Outcome, Power
+from diting.core.guard import Action
+from diting.guards.etcd_transport import TransportError
+from diting.guards.failover_config import FailoverConfig, Proxy
+from diting.guards.failover_hands import Hands
+from diting.guards.proxies import ProxyError, commands, tell
+from diting.guards.runtime.ports import SystemClock
+from diting.guards.witness_client import WitnessError
+
+
+def config(**changes):
+    members = {
+        f"pg{n}": {"address": f"10.0.0.{n}", "witness": f"https://pg{n}:7444", "etcd": f"https://pg{n}:2379"}
+        for n in (1, 2, 3)
+    }
+    data = {"owner": "ops1", "members": members, "etcd": {}, "fencing": {"agent": "power"}, **changes}
+    return FailoverConfig.model_validate(data)
+
+
+class Witness:
+    def __init__(self, name, answer):
+        self.name, self.answer, self.asked = name, answer, []
+
+    async def order(self, name, body, seconds):
+        self.asked.append((name, body))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def nobody(endpoint, path, body, timeout_seconds):
+    raise TransportError(f"{endpoint}: nobody is there")
+
+
+def carry_out(name, transport=nobody, witnesses=(), settings=None, age=0.0, **args):
+    """Begin one action, and wait for its end."""
+
+    async def run():
+        ended = asyncio.Event()
+        clients = {witness.name: witness for witness in witnesses}
+        hands = Hands(settings or config(), transport, clients, SystemClock(), ended.set)
+        not_after = time.monotonic() + 1 - age
+        given = {"incident": "pg1-7-1", "target": "pg1", "not_after": not_after, "deadline_seconds": 0.5}
+        try:
+            begun = hands.begin(Action(name, {**given, **args}))
+            async with asyncio.timeout(5):
+                await ended.wait()
+        finally:
+            hands.close()
+        return begun, hands
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["fence", "isolate", "release", "tell_proxies", "power_on"])
+def test_what_has_aged_is_not_begun(name):
+    def never(*_args):
+        raise AssertionError("it was begun")
+
+    witness = Witness("pg2", (200, ""))
+    begun, hands = carry_out(name, never, [witness], age=1.01, survivors=["pg2"], hold_seconds=60)
+    result = hands.results[name]
+    assert (begun, result.outcome, result.incident) == (False, Outcome.UNKNOWN, "pg1-7-1")
+    assert "aged" in result.words
+    assert witness.asked == []
+
+
+def test_a_read_back_that_has_aged_is_unknown():
+    _begun, hands = carry_out("read_back", age=1.01)
+    assert (hands.read_back.power, hands.read_back.incident) == (Power.UNKNOWN, "pg1-7-1")
+
+
+def test_an_agent_that_cannot_be_made_has_ordered_nothing():
+    _begun, hands = carry_out("fence")
+    assert hands.results["fence"].outcome is Outcome.FAILED
+    _begun, hands = carry_out("read_back")
+    assert hands.read_back.power is Power.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        (((200, ""), (200, "")), Outcome.DONE),
+        (((200, ""), (403, "no member's address")), Outcome.FAILED),
+        (((200, ""), (503, "")), Outcome.UNKNOWN),
+        (((200, ""), WitnessError("no answer")), Outcome.UNKNOWN),
+        ((WitnessError("no answer"), (403, "")), Outcome.FAILED),
+    ],
+)
+def test_isolated_means_on_every_survivor(answers, outcome):
+    witnesses = [Witness(name, answer) for name, answer in zip(("pg2", "pg3"), answers, strict=True)]
+    _begun, hands = carry_out("isolate", witnesses=witnesses, survivors=["pg2", "pg3"], hold_seconds=60)
+    assert hands.results["isolate"].outcome is outcome
+    wanted = ("isolate", {"address": "10.0.0.1", "hold_seconds": 60.0})
+    assert [witness.asked for witness in witnesses] == [[wanted], [wanted]]
+
+
+def test_a_survivor_without_a_witness_is_not_isolated():
+    _begun, hands = carry_out(
+        "isolate", witnesses=[Witness("pg2", (200, ""))], survivors=["pg2", "pg3"], hold_seconds=60
+    )
+    assert hands.results["isolate"].outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ({"succeeded": True}, Outcome.DONE),
+        ({"responses": [{"response_range": {}}]}, Outcome.DONE),
+        (
+            {"responses": [{"response_range": {"kvs": [{"value": "cGcy", "mod_revision": "9"}]}}]},
+            Outcome.FAILED,
+        ),
+    ],
+)
+def test_how_a_release_ends(answer, outcome):
+    asked = []
+
+    def etcd(endpoint, path, body, timeout_seconds):
+        asked.append((endpoint, body))
+        return 200, answer
+
+    _begun, hands = carry_out("release", etcd, mod_revision=7)
+    assert hands.results["release"].outcome is outcome
+    assert asked[0][0] != "https://pg1:2379", "the endpoint beside the dead primary is asked last"
+    assert asked[0][1]["compare"][1]["modRevision"] == "7"
+
+
+def test_a_release_without_an_answer_is_unknown():
+    _begun, hands = carry_out("release", mod_revision=7)
+    assert hands.results["release"].outcome is Outcome.UNKNOWN
+
+
+def test_a_proxy_that_closes_without_a_word_was_not_told(tmp_path):
+    async def run(answer):
+        async def serve(reader, writer):
+            await reader.readline()
+            writer.write(answer)
+            writer.close()
+
+        path = tmp_path / f"{len(answer)}.sock"
+        async with await asyncio.start_unix_server(serve, str(path)):
+            proxy = Proxy(name="client1", socket=path)
+            await tell(proxy, "pg1", lambda: None, 2.0)
+
+    asyncio.run(run(b"\n\n\n\n"))
+    for answer in (b"", b"\nNo such server.\n"):
+        with pytest.raises(ProxyError, match="client1"):
+            asyncio.run(run(answer))
+    assert commands(["w"], "pg1") == b"set server w/pg1 health down; shutdown sessions server w/pg1\n"
