@@ -128,6 +128,8 @@ class EtcdWatch:
                 self.trouble = ""
             except EtcdError as error:
                 self.trouble = str(error)[:300]
+            except Exception as error:  # noqa: BLE001 - a thread that died would never look again
+                self.trouble = f"{type(error).__name__}: {error}"[:300]
             if quick or _facts(before[0]) != _facts(self.view) or before[1] != self.trouble:
                 with contextlib.suppress(RuntimeError):  # the loop has gone
                     self._changed()

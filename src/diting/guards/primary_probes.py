@@ -101,7 +101,8 @@ class PrimaryProbes:
             sent_at = self._clock.monotonic()
             answer = await (self._tcp(way) if name == "tcp" else self._slow(way))
             now = self._clock.monotonic()
-            news = book.note(answer, sent_at, now)
+            # A question that could not be asked says nothing; the book ages, and an old one accuses nobody.
+            news = answer is not Answer.NONE and book.note(answer, sent_at, now)
             since = book.probe.failing_since
             if name == "tcp" and since is not None and now - since < HURRY_SECONDS:
                 self.hurry(0.5)

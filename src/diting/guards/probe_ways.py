@@ -41,7 +41,7 @@ class Way(Protocol):
     """One way of asking. Raises nothing but being cancelled."""
 
     async def ask(self) -> Answer:
-        """How one question ended."""
+        """How one question ended; NONE when it could not even be asked."""
 
     def drop(self) -> None:
         """Give up a kept connection."""
@@ -51,7 +51,10 @@ def answer_of(error: OSError) -> Answer:
     """What an error of a socket says about the other end."""
     if isinstance(error, ConnectionRefusedError | ConnectionResetError | BrokenPipeError):
         return Answer.REFUSED
-    return Answer.UNREACHABLE if error.errno in _GONE else Answer.TIMEOUT
+    if error.errno in _GONE:
+        return Answer.UNREACHABLE
+    # Too many open files, a firewall here, a certificate that cannot be read: that is about us and accuses nobody.
+    return Answer.TIMEOUT if error.errno == errno.ETIMEDOUT else Answer.NONE
 
 
 class TcpWay:
@@ -209,6 +212,9 @@ def answer_of_text(text: str) -> Answer:
         ("closed the connection", Answer.REFUSED),
         ("No route to host", Answer.UNREACHABLE),
         ("unreachable", Answer.UNREACHABLE),
+        ("Too many open files", Answer.NONE),
+        ("could not be read", Answer.NONE),
+        ("could not load", Answer.NONE),
         ("timed out", Answer.TIMEOUT),
         ("timeout expired", Answer.TIMEOUT),
     ):

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an error says about the primary, and what it only says about this host; and who is asked how often."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+
+from diting.core.failover_view import Answer
+from diting.guards.primary_probes import PrimaryProbes
+from diting.guards.probe_book import Target
+from diting.guards.probe_config import Pace
+from diting.guards.probe_ways import answer_of, answer_of_text, conninfo
+from diting.guards.runtime.ports import SystemClock
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [
+        (errno.ECONNREFUSED, Answer.REFUSED),
+        (errno.ECONNRESET, Answer.REFUSED),
+        (errno.EHOSTUNREACH, Answer.UNREACHABLE),
+        (errno.ENETUNREACH, Answer.UNREACHABLE),
+        (errno.ETIMEDOUT, Answer.TIMEOUT),
+        (errno.EMFILE, Answer.NONE),
+        (errno.EPERM, Answer.NONE),
+        (errno.ENOENT, Answer.NONE),
+    ],
+)
+def test_an_error_of_our_own_accuses_nobody(number, answer):
+    assert answer_of(OSError(number, "x")) is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (
+            '53100: ERROR: could not write to file "base/pgsql_tmp/x": No space left on device',
+            Answer.NO_SPACE,
+        ),
+        ("25006: ERROR: cannot execute in a read-only transaction", Answer.READ_ONLY),
+        ("55000: ERROR: recovery is in progress", Answer.READ_ONLY),
+        ("connection failed: Connection refused", Answer.REFUSED),
+        ("connection failed: No route to host", Answer.UNREACHABLE),
+        ("could not receive data from server: Connection timed out", Answer.TIMEOUT),
+        ('FATAL: password authentication failed for user "diting_guard"', Answer.REJECTED),
+        ("53300: FATAL: sorry, too many clients already", Answer.REJECTED),
+        ('certificate file "/x" could not be read', Answer.NONE),
+    ],
+)
+def test_what_the_server_says_is_told_from_what_libpq_says(text, answer):
+    assert answer_of_text(text) is answer
+
+
+def test_a_value_cannot_break_out_of_its_quotes():
+    assert conninfo({"user": "a'b\\c", "port": 5432, "passfile": None}) == b"user='a\\'b\\\\c' port='5432'"
+
+
+class Said:
+    """A way that answers what it is told to, at once."""
+
+    def __init__(self, answer):
+        self.answer, self.asked, self.dropped = answer, 0, False
+
+    async def ask(self):
+        self.asked += 1
+        if self.answer is None:
+            await asyncio.sleep(60)
+        return self.answer
+
+    def drop(self):
+        self.dropped = True
+
+
+PACE = Pace(
+    tcp_interval_seconds=0.02,
+    tcp_timeout_seconds=0.02,
+    uneasy_seconds=0.01,
+    slow_interval_seconds=0.4,
+    slow_timeout_seconds=0.3,
+    quick_timeout_seconds=0.03,
+)
+
+
+def probed(seconds, **answers):
+    ways = {way: Said(answers.get(way, Answer.OK)) for way in ("tcp", "rest", "sql")}
+
+    async def run():
+        probes = PrimaryProbes(lambda _target: ways, PACE, SystemClock(), lambda: None)
+        probes.aim(Target("pg1", "10.0.0.1"))
+        await asyncio.sleep(seconds)
+        found = {way: probes.probe(way) for way in ways}
+        probes.aim(Target("pg2", "10.0.0.2"))
+        fresh = probes.probe("tcp")
+        await probes.close()
+        return found, fresh
+
+    found, fresh = asyncio.run(run())
+    assert fresh.last_ok_at is None, "another target begins with empty books"
+    assert all(way.dropped for way in ways.values())
+    return ways, found
+
+
+def test_in_peace_only_tcp_is_asked_often():
+    ways, found = probed(0.3)
+    assert ways["tcp"].asked > 4 * ways["rest"].asked
+    assert ways["rest"].asked == ways["sql"].asked
+    assert found["sql"].failing_since is None
+
+
+@pytest.mark.parametrize("tcp", [None, Answer.REFUSED])
+def test_silence_over_tcp_has_everybody_asked_quickly(tcp):
+    ways, found = probed(0.6, tcp=tcp, rest=None, sql=None)
+    assert ways["rest"].asked >= 5
+    assert ways["sql"].asked >= 5
+    assert all(probe.failing_since is not None and probe.failures >= 3 for probe in found.values())
+
+
+def test_a_server_that_hangs_is_not_flooded():
+    """TCP is taken by the kernel; each such connection waits in a queue that nobody empties."""
+    ways, found = probed(1.5, sql=None)
+    assert found["sql"].answer is Answer.TIMEOUT
+    assert ways["tcp"].asked < 30
+
+
+def test_a_question_that_could_not_be_asked_leaves_the_book_as_it_was():
+    _ways, found = probed(0.2, tcp=Answer.NONE)
+    assert (found["tcp"].failing_since, found["tcp"].tried_at) == (None, None)
