@@ -202,7 +202,10 @@ def test_killed_in_any_phase_it_does_nothing_twice(place, phase):
     # Killed before the order went out, nothing is ever read back "off".
     guard = watching(place, limits={"read_back_seconds": 5.0})
     place.cut()
-    wait_until(f"{phase} is on record", lambda: phase in guard.phases(), RTO_SECONDS)
+    try:
+        wait_until(f"{phase} is on record", lambda: phase in guard.phases(), RTO_SECONDS)
+    except AssertionError as error:
+        raise AssertionError(json.dumps([guard.phases(), raised(guard)], indent=1)) from error
     guard.kill()
     guard.start()
     wait_until("it has come to an end", lambda: ended(place, guard), 30)
