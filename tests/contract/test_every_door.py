@@ -8,7 +8,9 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
+import yaml
 
+from diting.core.approval import covers
 from support.doors import verify_problems, walk
 from support.tree import ROOT
 
@@ -34,6 +36,21 @@ def test_a_playbook_asks_the_gate_before_its_first_change(name):
         assert (result.changes, result.requests) == (0, 0)
     else:
         assert result.requests >= 1, "a playbook that never asks belongs on no list but the read-only one"
+
+
+def test_a_drill_is_approved_together_with_the_recovery_it_relies_on():
+    tasks = yaml.safe_load((ROOT / "roles/drill/tasks/open.yml").read_text())
+    (plan,) = [
+        t["ansible.builtin.set_fact"]["__drill_plan"]
+        for t in tasks
+        if "__drill_plan" in str(t.get("ansible.builtin.set_fact"))
+    ]
+    # As Ansible fills it in where the inventory names no other cluster.
+    covered = [{**entry, "target": entry["target"].replace("{{ database_recovery_cluster | default('diting') }}", "diting")}
+               for entry in plan["covers"]]  # fmt: skip
+    assert covers({"covers": covered}, "l4.failover", "diting")
+    assert covers({"covers": covered}, "l4.reseed_member", "pg2")
+    assert not covers({"covers": covered}, "l4.restore", "diting")
 
 
 def test_no_folder_of_playbooks_is_overlooked():

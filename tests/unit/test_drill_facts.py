@@ -33,7 +33,8 @@ def test_a_clock_has_chronys_own_error_bound():
 
 
 def test_a_clock_that_did_not_answer_is_unknown_and_not_zero():
-    assert facts.clock("506 Cannot talk to daemon") == {"boot_id": None, "offset": None, "bound": None}
+    nothing = {"boot_id": None, "offset": None, "bound": None, "booted": None}
+    assert facts.clock("506 Cannot talk to daemon") == nothing
     section = facts.clocks({"pg1": ""}, {}, "client1", 0.05)
     assert section["hosts"]["pg1"]["offset_seconds_before"] is None
     assert section["hosts"]["pg1"]["stepped"] is None
@@ -42,6 +43,34 @@ def test_a_clock_that_did_not_answer_is_unknown_and_not_zero():
 def test_a_step_that_nobody_looked_for_is_not_denied():
     section = facts.clocks({"pg1": f"{TRACKING}\n{BOOT}"}, {"pg1": f"{TRACKING}\n{BOOT}"}, "client1", 0.05)
     assert section["hosts"]["pg1"]["stepped"] is None
+
+
+def test_a_clock_that_follows_nobody_is_unknown_though_its_offset_is_zero():
+    lost = TRACKING.replace("Normal", "Not synchronised")
+    assert facts.clock(f"{lost}\n{BOOT}")["offset"] is None
+
+
+@pytest.mark.parametrize(("wall", "boot", "stepped"), [
+    ("1795274166.785878491", BOOT, False),
+    ("1795274167.785878491", BOOT, True),
+    ("1795274166.785878491", BOOT.replace("0b", "0c"), None),
+])  # fmt: skip
+def test_a_clock_that_was_set_in_between_is_seen(wall, boot, stepped):
+    before = f"{TRACKING}\n{BOOT}\n26404.78 18568.51\n1795274106.785878491\n"
+    after = f"{TRACKING}\n{boot}\n26464.79 18570.00\n{wall}\n"
+    assert (
+        facts.clocks({"pg1": before}, {"pg1": after}, "client1", 0.05)["hosts"]["pg1"]["stepped"] is stepped
+    )
+
+
+def test_role_changes_of_this_drill_join_the_timeline_and_older_ones_do_not():
+    records = [
+        {"event": "on_role_change", "role": "replica", "ts": "2026-11-21T08:59:59.900000Z", "mono_ns": 1},
+        {"event": "on_role_change", "role": "primary", "ts": "2026-11-21T09:00:07.100000Z", "mono_ns": 2},
+        {"k": "torn"},
+    ]
+    (line,) = facts.role_timeline(records, "pg2", "2026-11-21T09:00:00Z")
+    assert (line["label"], line["mono_ns"], line["host"]) == ("pg2 on_role_change as primary", 2, "pg2")
 
 
 def test_a_host_that_could_not_be_scanned_is_said_to_be_so():

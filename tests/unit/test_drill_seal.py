@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diting.drill.seal import not_before_recovery, seal
+from diting.drill.seal import _judge_input, inventory_hash, not_before_recovery, seal
 from support.evidence_sample import Sample, write
 
 
@@ -81,3 +81,24 @@ def test_the_judge_is_told_of_a_cut(tmp_path):
     assert "cut_ledger_missing" in {reason["code"] for reason in report["reasons"]}
     _, told = sealed(tmp_path / "b", "host_off", cut=None)
     assert "cut" not in told
+
+
+def test_the_limit_of_lost_writes_that_the_report_prints_is_the_one_that_is_judged_by():
+    about = {
+        "drill_id": "d", "paths": ["dsn"], "failed_zone": "a", "replicas": [], "stability_seconds": 10, "min_acked": 1,
+        "effect_targets": ["pg1:host"], "effect_states": ["down"], "targets": {"rpo_count": {"limit": 3}},
+    }  # fmt: skip
+    assert _judge_input(about)["max_lost"] == 3
+    assert _judge_input({**about, "targets": {}})["max_lost"] == 0
+
+
+def test_the_inventory_is_known_by_names_and_contents(tmp_path):
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "hosts.yml").write_text("a")
+    (tmp_path / "group_vars/all.yml").write_text("b")
+    first = inventory_hash([str(tmp_path)])
+    assert first == inventory_hash([str(tmp_path)])
+    (tmp_path / "group_vars/all.yml").write_text("c")
+    assert inventory_hash([str(tmp_path)]) != first
+    assert inventory_hash(["pg1,pg2"]) is None
+    assert inventory_hash([]) is None

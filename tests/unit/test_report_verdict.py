@@ -93,6 +93,15 @@ def injection(**values: Any) -> dict[str, Any]:
             "clock_offset",
         ),
         (
+            "clocks",
+            {
+                "prober_host": "client1",
+                "budget_seconds": 0.05,
+                "hosts": {"pg1": {"offset_seconds_after": 0.0, "error_bound_seconds": 0.2}},
+            },
+            "clock_uncertain",
+        ),
+        (
             "authorisation",
             {"requester": "a", "approvers": [], "plan_sha256": "0" * 64},
             "approval_of_another_plan",

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 CHRONY_FIELDS = 14
 """Columns of ``chronyc -c tracking`` (chrony 4.3, client.c)."""
+NOT_SYNCHRONISED = "Not synchronised"
+"""Last column while chronyd follows nobody; the offset is 0 then and says nothing."""
+
+STEP_SECONDS = 0.5
+"""Change of wall clock against time since boot that counts as a step: two programs read them, one after the other."""
 
 MILESTONES = (
     (
@@ -45,17 +50,36 @@ LOG_LINE = re.compile(
 
 
 def clock(text: str) -> dict[str, Any]:
-    """One host's clock from ``chronyc -c tracking`` followed by the kernel's boot id.
+    """One host's clock from ``chronyc -c tracking``, the kernel's boot id, ``/proc/uptime`` and ``date +%s.%N``.
 
-    The error bound is chrony's: offset + half the root delay + root dispersion, in seconds.
+    The error bound is chrony's: offset + half the root delay + root dispersion, in seconds. ``booted`` is the wall
+    clock's idea of when the kernel booted; it only changes when the clock is set.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     row = next((line.split(",") for line in lines if line.count(",") == CHRONY_FIELDS - 1), None)
     boot = next((line.strip() for line in lines if re.fullmatch(r"[0-9a-f-]{36}", line.strip())), None)
-    if row is None:
-        return {"boot_id": boot, "offset": None, "bound": None}
+    uptime = next(
+        (float(m[1]) for line in lines if (m := re.fullmatch(r"(\d+\.\d+) \d+\.\d+", line.strip()))), None
+    )
+    wall = next((float(line) for line in lines if re.fullmatch(r"\d+\.\d{9}", line.strip())), None)
+    booted = None if uptime is None or wall is None else wall - uptime
+    if row is None or row[-1].strip() == NOT_SYNCHRONISED:
+        return {"boot_id": boot, "offset": None, "bound": None, "booted": booted}
     offset, delay, dispersion = float(row[4]), float(row[10]), float(row[11])
-    return {"boot_id": boot, "offset": offset, "bound": abs(offset) + delay / 2 + dispersion}
+    return {
+        "boot_id": boot,
+        "offset": offset,
+        "bound": abs(offset) + delay / 2 + dispersion,
+        "booted": booted,
+    }
+
+
+def _stepped(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None:
+    """Whether the wall clock was set in between; None when nobody can tell."""
+    moments = first["booted"], second["booted"]
+    if None in moments or first["boot_id"] is None or first["boot_id"] != second["boot_id"]:
+        return None
+    return bool(abs(moments[1] - moments[0]) > STEP_SECONDS)
 
 
 def clocks(
@@ -75,7 +99,7 @@ def clocks(
             "offset_seconds_before": first["offset"],
             "offset_seconds_after": second["offset"],
             "error_bound_seconds": max(bounds) if bounds else None,
-            "stepped": None,
+            "stepped": _stepped(first, second),
         }
     # The drill's own journal is written on the controller; its boot id tells whether that is the prober's clock too.
     hosts["controller"] = {"boot_id": controller_boot_id}
@@ -214,6 +238,23 @@ def log_timeline(text: str, host: str, source: str) -> list[dict[str, Any]]:
             )
             break
     return lines
+
+
+def role_timeline(records: Iterable[Mapping[str, Any]], host: str, since: str) -> list[dict[str, Any]]:
+    """What Patroni's callbacks wrote down on one member, from the UTC time ``since`` on, as timeline lines."""
+    return [
+        {
+            "ts": str(record["ts"]),
+            "mono_ns": record.get("mono_ns"),
+            "host": host,
+            "source": "patroni",
+            "event": str(record["event"]),
+            "label": f"{host} {record['event']} as {record.get('role', 'unknown')}",
+            "actor": "automated",
+        }
+        for record in records
+        if "event" in record and str(record.get("ts", "")) >= since
+    ]
 
 
 def _utc(text: str) -> str:

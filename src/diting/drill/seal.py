@@ -8,12 +8,13 @@ verdict's code; 65 when the directory cannot be understood.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.journal import utc_text
 from ..core.verdict import Verdict
@@ -26,6 +27,9 @@ from ..report.inputs import EvidenceInputError, write_durably
 from ..report.verdict import POWER_LOSSES
 from . import compare, facts
 from .converged import tree_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EXIT_DATA = 65
 
@@ -76,14 +80,31 @@ def git(root: Path, *words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def tool_section(root: Path, version: str, plan_sha256: str | None) -> dict[str, Any]:
-    """What ran: version, commit, and the hashes of plan and tree."""
+def inventory_hash(sources: list[str]) -> str | None:
+    """SHA-256 over the names and contents of the inventory's files; None for one that is not made of files."""
+    digest = hashlib.sha256()
+    if not sources:
+        return None
+    for source in map(Path, sources):
+        files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+        for path in files:
+            if not path.is_file():
+                return None
+            name = path.relative_to(source) if source.is_dir() else Path(path.name)
+            digest.update(f"{name}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def tool_section(root: Path, version: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What ran: version, commit, and the hashes of plan, inventory and tree."""
     status = git(root, "status", "--porcelain")
     return {
         "version": version,
         "git_sha": git(root, "rev-parse", "HEAD"),
         "git_dirty": None if status is None else bool(status),
-        "plan_sha256": plan_sha256,
+        "plan_sha256": about.get("plan_sha256"),
+        "inventory_sha256": inventory_hash([str(source) for source in about.get("inventory_sources") or []]),
         "tree_sha256": tree_hash(root, {}),
     }
 
@@ -124,6 +145,10 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
         name, unit = log.name.split(".")[:2]
         lines = facts.log_timeline(log.read_text(encoding="utf-8", errors="replace"), name, unit)
         write_json_lines(run_dir / "timeline" / f"{name}.{unit}.jsonl", lines)
+    for log in sorted((run_dir / "logs").glob("*.patroni.jsonl")):
+        name = log.name.split(".")[0]
+        lines = facts.role_timeline(read_lines(log), name, str(drill.get("started_at")))
+        write_json_lines(run_dir / "timeline" / f"{name}.roles.jsonl", lines)
     farewell = read_lines(run_dir / "logs" / "fin-watch.jsonl")
     drill.update(_sections(collected, about, marks, [*watch, *beside], drill, farewell))
     if about.get("survived") and drill.get("outcome") == "completed":
@@ -132,7 +157,7 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
             r for r in drill.get("reasons") or [] if r.get("code") not in {"role_changed", "role_unknown"}
         ]
         drill["reasons"] = kept + told
-    drill["tool"] = tool_section(root, version, about.get("plan_sha256"))
+    drill["tool"] = tool_section(root, version, about)
     drill["ended_at"] = now
     write_json(run_dir / "drill.json", drill)
     if marks and about:
@@ -202,7 +227,9 @@ def _sections(
 def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
     targets = about.get("targets") or {}
     limit = (targets.get("rto_client_seconds") or {}).get("limit")
+    lost = (targets.get("rpo_count") or {}).get("limit")
     data = {
+        "max_lost": 0 if lost is None else int(lost),
         "run_id": about["drill_id"],
         "paths": about["paths"],
         "failed_zone": about["failed_zone"],

@@ -159,6 +159,10 @@ def _clocks(clocks: Clocks | None) -> list[Finding]:
         if worst is None and host != "controller":
             text = f"the clock of {host} could not be read, before or after"
             found.append(Finding(Verdict.INVALID, "clock_unknown", text, None, budget))
+        bound = clock.get("error_bound_seconds")
+        if worst is not None and budget is not None and worst <= budget < (bound or 0):
+            text = f"the clock of {host} may have been off by {bound:g} s, says chrony; the budget is {budget:g} s"
+            found.append(Finding(Verdict.INVALID, "clock_uncertain", text, bound, budget))
         if worst is not None and budget is not None and worst > budget:
             text = f"the clock of {host} was off by {worst:g} s; the budget is {budget:g} s"
             found.append(Finding(Verdict.INVALID, "clock_offset", text, worst, budget))
