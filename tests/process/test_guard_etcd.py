@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from diting.guards.etcd import Etcd, EtcdError, Release, encode
+from diting.guards.etcd import Etcd, EtcdError, KeyRevision, Release, encode
 from diting.guards.etcd_lock import Lock
 from support.etcd_cluster import cluster
 from support.servers import wait_until
@@ -95,7 +95,9 @@ def test_release_deletes_only_the_key_that_was_seen(etcd):
     seen = etcd.read_cluster(
         key.removesuffix("leader"), test_key="/t", test_value="x", deadline_seconds=5
     ).leader
-    common = {"deadline_seconds": 5, "mod_revision": seen.mod_revision}
+    lock = Lock(etcd, f"/diting/lock{next(numbers)}", "ops1", ttl_seconds=60)
+    assert lock.hold(5)
+    common = {"deadline_seconds": 5, "mod_revision": seen.mod_revision, "lock": lock.proof}
     assert etcd.release(key, holder="pg2", **common) is Release.CHANGED
     assert (
         etcd.release(key, holder="pg1", **{**common, "mod_revision": seen.mod_revision - 1})
@@ -106,10 +108,34 @@ def test_release_deletes_only_the_key_that_was_seen(etcd):
     new = etcd.read_cluster(
         key.removesuffix("leader"), test_key="/t", test_value="x", deadline_seconds=5
     ).leader
-    assert (
-        etcd.release(key, holder="pg1", mod_revision=new.mod_revision, deadline_seconds=5) is Release.RELEASED
-    )
-    assert etcd.release(key, holder="pg1", mod_revision=new.mod_revision, deadline_seconds=5) is Release.GONE
+    common["mod_revision"] = new.mod_revision
+    assert etcd.release(key, holder="pg1", **common) is Release.RELEASED
+    assert etcd.release(key, holder="pg1", **common) is Release.GONE
+
+
+@pytest.mark.parametrize("how", ["given back", "taken anew by the next life", "taken by another guard"])
+def test_a_release_fails_once_the_lock_it_names_is_not_that_any_more(etcd, how):
+    """What makes a release void that hangs somewhere between here and etcd's log."""
+    number = next(numbers)
+    key, name = f"/service/void{number}/leader", f"/diting/lock{number}"
+    put(etcd, key, "pg1")
+    seen = etcd.read_cluster(
+        key.removesuffix("leader"), test_key="/t", test_value="x", deadline_seconds=5
+    ).leader
+    lock = Lock(etcd, name, "ops1", ttl_seconds=60)
+    assert lock.proof is None
+    assert lock.hold(5)
+    common = {"holder": "pg1", "mod_revision": seen.mod_revision, "lock": lock.proof, "deadline_seconds": 5}
+    assert lock.hold(5)
+    assert lock.proof == common["lock"], "renewing leaves it as it is"
+    if how == "taken anew by the next life":
+        assert Lock(etcd, name, "ops1", ttl_seconds=60).hold(5)
+    else:
+        lock.release(5)
+        assert lock.proof is None
+        assert Lock(etcd, name, "ops2", ttl_seconds=60).hold(5) if how != "given back" else True
+    assert etcd.release(key, **common) is Release.CHANGED
+    assert etcd.release(key, **{**common, "lock": KeyRevision(name, 1)}) is Release.CHANGED
 
 
 def test_without_a_client_certificate_nothing_is_answered(one):
@@ -117,7 +143,7 @@ def test_without_a_client_certificate_nothing_is_answered(one):
     parts = urlsplit(one.clients[0])
     connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=5, context=context)
     connection.connect()  # TLS 1.3: the server looks at the client's certificate after the handshake
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
         connection.request("POST", "/v3/kv/range", "{}")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         connection.getresponse()
@@ -188,12 +214,13 @@ def test_an_election_is_waited_out_on_the_others(three):
     try:
         after = read(etcd)
         assert after.raft_term > before.raft_term
-        assert (
-            etcd.release(
-                PREFIX + "leader", holder="pg1", mod_revision=before.leader.mod_revision, deadline_seconds=5
-            )
-            is Release.RELEASED
+        lock = Lock(etcd, f"/diting/lock{next(numbers)}", "ops1", ttl_seconds=60)
+        assert lock.hold(5)
+        revision = before.leader.mod_revision
+        found = etcd.release(
+            PREFIX + "leader", holder="pg1", mod_revision=revision, lock=lock.proof, deadline_seconds=5
         )
+        assert found is Release.RELEASED
     finally:
         three.start(leader)
         wait_until("all three answer", lambda: all(_answers(three, url) for url in three.clients))

@@ -66,6 +66,8 @@ FEW = (
     "read_back=unknown",
     "isolate=done",
     "release=done",
+    "release=unknown",
+    "release lands",
 )
 
 
@@ -105,8 +107,9 @@ def test_six_moves_after_the_death():
 def test_the_judge_can_fail():
     """Each law is broken once: a guard without it is caught."""
     node = follow(settled(), *NOMINAL[:6])
-    release = next(iter(decide(*_ready(node))[1]))
+    state, (release,) = decide(*_ready(node))
     assert release.name == "release"
+    node = replace(node, state=state)
     sinful = {
         "no off": replace(node.judge, off=None),
         "foreign off": replace(node.judge, off=("another-1-1", node.world.now)),
@@ -118,6 +121,17 @@ def test_the_judge_can_fail():
     for what, judge in sinful.items():
         with pytest.raises(AssertionError):
             check(replace(node, judge=judge), [release], (what,))
+    under_way = follow(settled(), *NOMINAL[:7])
+    assert under_way.judge.in_flight
+    check(under_way, [], ())
+    for judge, world, phase in (
+        (replace(under_way.judge, last_clear=under_way.world.now), under_way.world, Phase.RELEASING),
+        (under_way.judge, replace(under_way.world, lever=True), Phase.RELEASING),
+        (under_way.judge, under_way.world, Phase.STANDING_DOWN),
+    ):
+        state = replace(under_way.state, phase=phase)
+        with pytest.raises(AssertionError):
+            check(replace(under_way, judge=judge, world=world, state=state), [], ())
     for change_ in ({"lever": True}, {"armed": False}, {"stale": ("ops1", "pg2")}, {"etcd_writes": False}):
         with pytest.raises(AssertionError):
             check(replace(node, world=replace(node.world, **change_)), [release], ())

@@ -45,9 +45,13 @@ class Judge:
     """Newest answer over TCP, REST or SQL: that speaks against a fence."""
     last_sign: float = 0.0
     """Newest sign of any kind: that speaks against a release."""
+    last_clear: float = 0.0
+    """Newest sign that is beyond doubt and was shown: that speaks against one that is under way, too."""
     fences: tuple[float, ...] = ()
     given: tuple[tuple[str, str], ...] = ()
     """(action, incident) of what was ordered and must not be again."""
+    in_flight: bool = False
+    """A release has gone out, its end is not known, and it was not withdrawn: it may land at any moment."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,13 @@ def vote(world: World) -> bool:
     return len(live) >= 2 and bool(live & {"pg2", "pg3"})
 
 
-def allowed(world: World) -> bool:
+def permitted(world: World) -> bool:
     flags = (world.lever, world.maintenance, world.planned, world.paused, world.paused_by_hand)
-    return all(flag is False for flag in flags) and world.armed and world.locked
+    return all(flag is False for flag in flags) and world.armed
+
+
+def allowed(world: World) -> bool:
+    return permitted(world) and world.locked
 
 
 def supported(world: World, revision: int | None = None) -> bool:
@@ -115,6 +123,24 @@ def check(node: Node, actions, path) -> Judge:
         if action.name == "release":
             assert action.args["mod_revision"] == judge.revision, path
             assert ("isolate", incident) in judge.given, path
+            judge = replace(judge, in_flight=True)
+        if action.name == "withdraw":
+            judge = replace(judge, in_flight=False)
+    return still_right(node, judge, path)
+
+
+def still_right(node: Node, judge: Judge, path) -> Judge:
+    """What is under way in etcd may land at any moment: so at every moment it has to be right."""
+    world = node.world
+    if not judge.in_flight:
+        return judge
+    if world.holder != TARGET or world.mod_revision != judge.revision:
+        return replace(judge, in_flight=False)  # it has landed, or its comparison fails for ever
+    assert node.state.phase is Phase.RELEASING, path
+    assert judge.off is not None, path
+    assert judge.last_clear <= judge.off[1] + 1e-6, path
+    # Patroni's pause is read from etcd; while that is silent, nobody can know of it.
+    assert permitted(world if world.etcd_reads else replace(world, paused=False)), path
     return judge
 
 
@@ -137,8 +163,10 @@ def answer(name: str, outcome: Outcome | Power, *, foreign: bool = False):
                 judge = replace(judge, off=(incident, asked))
         else:
             world = replace(node.world, **{name: Result(incident, outcome, asked, ended, outcome.value)})
-            if name == "release" and outcome is Outcome.DONE and not foreign:
-                world = replace(world, holder=None)
+            if name == "release" and not foreign:
+                judge = replace(judge, in_flight=judge.in_flight and outcome is Outcome.UNKNOWN)
+                if outcome is Outcome.DONE:
+                    world = replace(world, holder=None)
         return replace(node, world=world, pending=pending, judge=judge)
 
     return move
@@ -156,7 +184,7 @@ def change(**changes):
 
 def lives(judge: Judge, moment: float) -> Judge:
     """Heard of, beyond doubt, up to ``moment``."""
-    return replace(judge, last_heard=moment, last_sign=moment)
+    return replace(judge, last_heard=moment, last_sign=moment, last_clear=moment)
 
 
 def sign(kind: str):
@@ -181,7 +209,9 @@ def sign(kind: str):
             vantage, _, probe = kind.partition(":")
             world = replace(world, heard=((vantage, probe, now),))
         heard = node.judge.last_heard if kind in ("refused", "renewed", "fed") else now
-        return replace(node, world=world, judge=replace(node.judge, last_sign=now, last_heard=heard))
+        clear = now if kind != "renewed" or world.etcd_reads else node.judge.last_clear
+        judge = replace(node.judge, last_sign=now, last_heard=heard, last_clear=clear)
+        return replace(node, world=world, judge=judge)
 
     return move
 
@@ -201,12 +231,26 @@ def rewrites(node: Node) -> Node | None:
     return replace(node, world=world, judge=lives(node.judge, world.now + 0.03))
 
 
+def lands(node: Node) -> Node | None:
+    """The release is carried out, and its answer is late or lost."""
+    if not node.judge.in_flight:
+        return None
+    return replace(node, world=replace(node.world, holder=None), judge=replace(node.judge, in_flight=False))
+
+
 def leads_again(node: Node) -> Node | None:
     """The old target, alive, has won the key back: a new key of a new revision."""
     if node.world.holder == TARGET:
         return None
     world = replace(node.world, holder=TARGET, mod_revision=node.world.mod_revision + 10)
     return replace(node, world=world, judge=lives(node.judge, world.now + 0.03))
+
+
+def another_leads(node: Node) -> Node | None:
+    """Revisions only grow: a key that was written again never looks like an earlier one."""
+    if node.world.holder == "pg2":
+        return None
+    return replace(node, world=replace(node.world, holder="pg2", mod_revision=node.world.mod_revision + 2))
 
 
 def revives(node: Node) -> Node | None:
@@ -222,7 +266,10 @@ def sleeps(node: Node) -> Node:
 
 
 def restarts(node: Node) -> Node:
-    """The process dies and comes again: state from its JSON form, every pending answer lost."""
+    """The process dies and comes again: state from its JSON form, every pending answer lost.
+
+    A release under way is void: it names the revision of the lock, and the new life has taken that anew.
+    """
     world = replace(
         node.world,
         run=node.world.run + "x" if len(node.world.run) < 8 else "life-1",
@@ -231,7 +278,9 @@ def restarts(node: Node) -> Node:
         ),
     )
     state = FailoverState.from_dict(node.state.as_dict())
-    return replace(node, world=world, state=state, pending=(), judge=replace(node.judge, off=None))
+    return replace(
+        node, world=world, state=state, pending=(), judge=replace(node.judge, off=None, in_flight=False)
+    )
 
 
 SIGNS = {kind: sign(kind) for kind in ("ops1:tcp", "pg2:rest", "pg3:sql", "fed", "renewed", "refused")}
@@ -249,6 +298,7 @@ MOVES = {
     **SIGNS,
     **ANSWERS,
     "read_back=foreign off": answer("read_back", Power.OFF, foreign=True),
+    "release lands": lands,
     "tell_proxies=done": answer("tell_proxies", Outcome.DONE),
     "new etcd leader": lambda node: replace(
         node, world=replace(node.world, raft_term=node.world.raft_term + 1, renewed_at=node.world.now)
@@ -282,7 +332,7 @@ MOVES = {
         up=("pg2", "pg3"),
     ),
     "leads again": leads_again,
-    "another leads": change(holder="pg2", mod_revision=9),
+    "another leads": another_leads,
     "key gone": change(holder=None),
     "key rewritten": rewrites,
 }

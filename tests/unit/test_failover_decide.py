@@ -30,6 +30,13 @@ def world(guard):
     return settle(guard, World())
 
 
+def until(guard, world, name, **answers):
+    """Play until this action is given."""
+    while name not in guard.names():
+        world = play(guard, world, 0.1, **answers)
+    return world
+
+
 def test_a_dead_primary_is_fenced_proven_and_released(guard, world):
     world = play(guard, world.dies(), 1.2)
     assert guard.names() == STEPS
@@ -104,9 +111,7 @@ def test_a_slow_fence_is_waited_for(guard, world):
     ids=str,
 )
 def test_a_fence_that_lies_is_found_out_by_one_sign(guard, world, sign):
-    world = world.dies()
-    while "last_look" not in guard.names():
-        world = play(guard, world, 0.1)
+    world = until(guard, world.dies(), "last_look")
     now = world.now - 0.055
     changes = {
         "heard": tuple((*who, now) for who in sign.get("heard", ())),
@@ -129,17 +134,13 @@ def test_signs_older_than_the_read_back_do_not_count(guard, world):
 
 
 def test_a_new_etcd_leader_refreshes_leases_and_that_is_no_sign(guard, world):
-    world = world.dies()
-    while "read_back" not in guard.names():
-        world = play(guard, world, 0.1)
+    world = until(guard, world.dies(), "read_back")
     play(guard, replace(world, raft_term=4, renewed_at=world.now + 0.02), 1)
     assert "release" in guard.names()
 
 
 def test_a_last_look_that_lacks_a_witness_releases_nothing(guard, world):
-    world = world.dies()
-    while "last_look" not in guard.names():
-        world = play(guard, world, 0.1)
+    world = until(guard, world.dies(), "last_look")
     play(guard, replace(world, stale=("pg3",)), 5)
     assert "isolate" not in guard.names()
     assert guard.state.phase is Phase.STANDING_DOWN
@@ -158,9 +159,7 @@ def test_an_isolation_that_is_uncertain_is_undone_and_releases_nothing(guard, wo
 )
 @pytest.mark.parametrize("step", ["fence", "read_back", "last_look", "isolate"])
 def test_a_veto_at_any_step_stops_it(guard, world, step, veto):
-    world = world.dies()
-    while step not in guard.names():
-        world = play(guard, world, 0.1)
+    world = until(guard, world.dies(), step)
     play(guard, replace(world, **veto), 5)
     assert "release" not in guard.names()
     assert guard.state.phase is Phase.STANDING_DOWN
@@ -168,8 +167,7 @@ def test_a_veto_at_any_step_stops_it(guard, world, step, veto):
 
 @pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, "silent"], ids=str)
 def test_a_release_of_unknown_end_is_settled_by_looking(guard, world, outcome):
-    world = world.dies()
-    world = play(guard, world, 2, release=outcome)
+    world = until(guard, world.dies(), "release", release=outcome)
     assert guard.state.phase is Phase.RELEASING
     play(guard, replace(world, holder=None), 0.5)
     assert guard.names().count("release") == 1
@@ -179,6 +177,26 @@ def test_a_release_of_unknown_end_is_settled_by_looking(guard, world, outcome):
 def test_a_refused_release_is_the_end_of_it(guard, world):
     play(guard, world.dies(), 10, release=Outcome.FAILED)
     assert guard.names()[-2:] == ["unisolate", "alert"]
+
+
+@pytest.mark.parametrize(
+    "what", [{"heard": True}, {"lever": True}, {"armed": False}, {"paused": True}], ids=str
+)
+def test_a_release_under_way_is_withdrawn_when_something_speaks_against_it(guard, world, what):
+    """Its first answer was lost, so it is being tried again, or hangs in etcd and lands later."""
+    world = until(guard, world.dies(), "release", release="silent")
+    if "heard" in what:
+        what = {"heard": (("pg3", "tcp", world.now - 0.02),)}
+    play(guard, replace(world, **what), 0.1)
+    assert guard.names()[-3:] == ["withdraw", "unisolate", "alert"]
+    assert guard.state.phase is Phase.STANDING_DOWN
+
+
+def test_a_release_without_an_end_is_withdrawn_soon(guard, world):
+    play(guard, world.dies(), 3, release="silent")
+    asked = next(at for at, action in guard.done if action.name == "release")
+    withdrawn = next(at for at, action in guard.done if action.name == "withdraw")
+    assert withdrawn - asked <= POLICY.release_seconds + 0.2
 
 
 def test_a_proxy_that_cannot_be_told_stops_nothing(guard, world):
@@ -298,9 +316,7 @@ def test_a_run_that_went_through_json_decides_the_same(guard, world):
 
 def test_the_decision_counts_from_the_end_of_the_look(guard, world):
     """A look that hung until the evidence in it was old; and one that took a while, which is no fault."""
-    world = world.dies()
-    while "last_look" not in guard.names():
-        world = play(guard, world, 0.1)
+    world = until(guard, world.dies(), "last_look")
     seen = world.see()
     slow = dataclasses.replace(seen, taken_at=world.now + POLICY.last_look_seconds + 0.1)
     state, _actions = decide(guard.state, slow, world.now, POLICY)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
 
 from diting.core.failover_view import Outcome, Power
 from diting.core.guard import Action
+from diting.guards.etcd import KeyRevision
 from diting.guards.etcd_transport import TransportError
 from diting.guards.failover_config import FailoverConfig, Proxy
 from diting.guards.failover_hands import Hands
@@ -38,17 +40,28 @@ class Witness:
         return self.answer
 
 
+class Lock:
+    def __init__(self, proof=None):
+        self.proof, self.withdrawn = proof, 0
+
+    def withdraw(self):
+        self.withdrawn += 1
+
+
+LOCK = KeyRevision("/diting/lock", 31)
+
+
 def nobody(endpoint, path, body, timeout_seconds):
     raise TransportError(f"{endpoint}: nobody is there")
 
 
-def carry_out(name, transport=nobody, witnesses=(), settings=None, age=0.0, **args):
+def carry_out(name, transport=nobody, witnesses=(), settings=None, age=0.0, lock=None, **args):
     """Begin one action, and wait for its end."""
 
     async def run():
         ended = asyncio.Event()
         clients = {witness.name: witness for witness in witnesses}
-        hands = Hands(settings or config(), transport, clients, SystemClock(), ended.set)
+        hands = Hands(settings or config(), transport, clients, lock or Lock(LOCK), SystemClock(), ended.set)
         not_after = time.monotonic() + 1 - age
         given = {"incident": "pg1-7-1", "target": "pg1", "not_after": not_after, "deadline_seconds": 0.5}
         try:
@@ -134,11 +147,63 @@ def test_how_a_release_ends(answer, outcome):
     assert hands.results["release"].outcome is outcome
     assert asked[0][0] != "https://pg1:2379", "the endpoint beside the dead primary is asked last"
     assert asked[0][1]["compare"][1]["modRevision"] == "7"
+    assert asked[0][1]["compare"][2]["modRevision"] == "31"
 
 
 def test_a_release_without_an_answer_is_unknown():
     _begun, hands = carry_out("release", mod_revision=7)
     assert hands.results["release"].outcome is Outcome.UNKNOWN
+
+
+def test_without_the_lock_nothing_is_released():
+    def never(*_args):
+        raise AssertionError("it was asked")
+
+    _begun, hands = carry_out("release", never, lock=Lock(None), mod_revision=7)
+    assert hands.results["release"].outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_release_that_is_withdrawn_is_not_tried_again(late):
+    """The sign came while the first attempt waited for its answer; nothing asks a second time."""
+    attempts, attempt, answer = [], threading.Event(), threading.Event()
+
+    def etcd(endpoint, path, body, timeout_seconds):
+        attempts.append(endpoint)
+        attempt.set()
+        answer.wait(5)
+        raise TransportError("no answer")
+
+    async def run():
+        lock = Lock(LOCK)
+        ended = asyncio.Event()
+        hands = Hands(config(), etcd, {}, lock, SystemClock(), ended.set)
+        now = time.monotonic()
+        args = {"incident": "pg1-7-1", "target": "pg1", "not_after": now + 1, "mod_revision": 7}
+        hands.begin(Action("release", {**args, "deadline_seconds": 5}))
+        await asyncio.to_thread(attempt.wait, 5)
+        # However old the decision to withdraw is: it is never too late for that.
+        assert hands.begin(Action("withdraw", {**args, "not_after": now - (60 if late else -1)}))
+        assert lock.withdrawn == 1
+        answer.set()
+        await ended.wait()
+        hands.close()
+        return hands.results["release"]
+
+    assert asyncio.run(run()).outcome is Outcome.UNKNOWN
+    assert len(attempts) == 1
+
+
+def test_a_release_is_not_tried_beyond_its_last_moment():
+    attempts = []
+
+    def etcd(endpoint, path, body, timeout_seconds):
+        attempts.append(endpoint)
+        time.sleep(0.3)
+        raise TransportError("no answer")
+
+    carry_out("release", etcd, age=0.85, deadline_seconds=5, mod_revision=7)
+    assert len(attempts) == 1
 
 
 def test_a_proxy_that_closes_without_a_word_was_not_told(tmp_path):

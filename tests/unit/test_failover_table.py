@@ -62,7 +62,7 @@ def test_an_action_has_one_place_where_it_can_begin():
 @pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.value)
 def test_a_restart_repeats_nothing_that_changes_anything(phase):
     actions = set(TABLE[phase, Event.RESTARTED].actions)
-    assert actions <= {"read_back", "unisolate", "raise_alert", "resolve_alert"}
+    assert actions <= {"read_back", "withdraw", "unisolate", "raise_alert", "resolve_alert"}
     assert not actions & {"fence", "isolate", "release", "power_on", "tell_proxies"}
 
 

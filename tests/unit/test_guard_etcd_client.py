@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from diting.guards.etcd import Etcd, EtcdError, Release, encode
+from diting.guards.etcd import Etcd, EtcdError, KeyRevision, Release, WithdrawnError, encode
 from diting.guards.etcd_transport import TransportError
 
 ENDPOINTS = ["https://a:2379", "https://b:2379", "https://c:2379"]
@@ -80,6 +80,9 @@ def test_an_answer_that_cannot_be_read_is_an_error_and_no_empty_cluster(body):
         wire.client().read_cluster("/s/", test_key="t", test_value="v", deadline_seconds=1)
 
 
+LOCK = KeyRevision("/diting/lock", 31)
+
+
 def kept(value, revision):
     found = {"kvs": [{"value": encode(value), "mod_revision": str(revision)}]} if value else {}
     return (200, {"succeeded": False, "responses": [{"response_range": found}]})
@@ -96,11 +99,19 @@ def kept(value, revision):
 )
 def test_how_a_release_ends(answer, end):
     wire = Wire(a=["silent", answer], b=[ELECTION], c=["dead"])
-    found = wire.client().release("/s/leader", holder="pg1", mod_revision=7, deadline_seconds=3)
+    found = wire.client().release("/s/leader", holder="pg1", mod_revision=7, lock=LOCK, deadline_seconds=3)
     assert found is end
+
+
+def test_what_is_not_wanted_any_more_is_not_asked_again():
+    wire = Wire(a=["silent"], b=[YES], c=[YES])
+    common = {"holder": "pg1", "mod_revision": 7, "lock": LOCK, "deadline_seconds": 3}
+    with pytest.raises(WithdrawnError, match="timed out"):
+        wire.client().release("/s/leader", wanted=lambda: not wire.asked, **common)
+    assert wire.asked == ["a"]
 
 
 def test_a_release_that_nobody_answers_is_unknown_and_not_done():
     wire = Wire(a=["silent"], b=["silent"], c=["silent"])
     with pytest.raises(EtcdError):
-        wire.client().release("/s/leader", holder="pg1", mod_revision=7, deadline_seconds=1)
+        wire.client().release("/s/leader", holder="pg1", mod_revision=7, lock=LOCK, deadline_seconds=1)

@@ -29,6 +29,10 @@ class EtcdError(Exception):
     """etcd could not be asked before the deadline, or refused; the message holds each endpoint's last word."""
 
 
+class WithdrawnError(EtcdError):
+    """Whoever asked wants it no more; an attempt that was under way may still be carried out."""
+
+
 def encode(text: str) -> str:
     """Key or value as the gateway wants it."""
     return base64.b64encode(text.encode()).decode()
@@ -74,8 +78,16 @@ class LeaseReading:
     granted_seconds: int
 
 
+@dataclass(frozen=True)
+class KeyRevision:
+    """A key as it was written once; written anew or deleted it has another revision."""
+
+    key: str
+    revision: int
+
+
 class Release(enum.Enum):
-    """How a compare-and-delete ended. CHANGED: the key is not the one that was named, and still there."""
+    """How a compare-and-delete ended. CHANGED: the key, or the lock, is not the one named; the key is still there."""
 
     RELEASED = "released"
     GONE = "gone"
@@ -111,8 +123,17 @@ class Etcd:
         self._clock = clock
         self._pause = pause
 
-    def call(self, path: str, body: Mapping[str, Any], deadline_seconds: float) -> dict[str, Any]:
-        """Answer of whichever endpoint gives one first. Raises :class:`EtcdError` at the deadline or on a refusal."""
+    def call(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        deadline_seconds: float,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> dict[str, Any]:
+        """Answer of whichever endpoint gives one first. Raises :class:`EtcdError` at the deadline or on a refusal.
+
+        ``wanted`` is asked before every attempt; raises :class:`WithdrawnError` when it says no.
+        """
         end = self._clock() + deadline_seconds
         said: dict[str, str] = {}
         while True:
@@ -121,6 +142,8 @@ class Etcd:
                 if left <= 0:
                     words = "; ".join(said.values()) or "nobody answered"
                     raise EtcdError(f"etcd {path}: nothing within {deadline_seconds:g} s: {words}")
+                if not wanted():
+                    raise WithdrawnError(f"etcd {path}: not wanted any more: {'; '.join(said.values())}")
                 try:
                     status, answer = self._transport(endpoint, path, body, min(left, self._attempt_seconds))
                 except TransportError as error:
@@ -184,15 +207,26 @@ class Etcd:
         except (KeyError, TypeError, ValueError) as error:
             raise EtcdError(f"etcd: the answer about a lease cannot be read: {error!r}") from error
 
-    def release(self, key: str, *, holder: str, mod_revision: int, deadline_seconds: float) -> Release:
-        """Delete ``key`` if, and only if, it still holds ``holder`` at ``mod_revision``.
+    def release(
+        self,
+        key: str,
+        *,
+        holder: str,
+        mod_revision: int,
+        lock: KeyRevision,
+        deadline_seconds: float,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Release:
+        """Delete ``key`` if, and only if, it still holds ``holder`` at ``mod_revision`` and ``lock`` is as it was.
 
         Asking again after a lost answer does no harm: a key written since has another revision. Raises
-        :class:`EtcdError` when no answer came; then the key may or may not be gone.
+        :class:`EtcdError` when no answer came; then the key may or may not be gone, and an attempt that was given up
+        here may be carried out later, unless ``lock`` has been given back or taken anew by then.
         """
         compare = [
             {"key": encode(key), "target": "VALUE", "result": "EQUAL", "value": encode(holder)},
             {"key": encode(key), "target": "MOD", "result": "EQUAL", "modRevision": str(mod_revision)},
+            {"key": encode(lock.key), "target": "MOD", "result": "EQUAL", "modRevision": str(lock.revision)},
         ]
         answer = self.call(
             "/v3/kv/txn",
@@ -202,6 +236,7 @@ class Etcd:
                 "failure": [{"requestRange": {"key": encode(key)}}],
             },
             deadline_seconds,
+            wanted,
         )
         if answer.get("succeeded"):
             return Release.RELEASED

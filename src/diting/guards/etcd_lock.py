@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from diting.guards.etcd import Etcd, EtcdError, encode
+from diting.guards.etcd import Etcd, EtcdError, KeyRevision, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +39,18 @@ class Lock:
         self._clock = clock
         self._lease: int | None = None
         self._until: float | None = None
+        self._revision: int | None = None
 
     @property
     def until(self) -> float | None:
         """Moment until when the lock is ours for certain; None when it is not ours."""
         return self._until if self._until is not None and self._until > self._clock() else None
+
+    @property
+    def proof(self) -> KeyRevision | None:
+        """The lock as this life has taken it, for a transaction that must not outlive it; None when it is not ours."""
+        until, revision = self.until, self._revision
+        return None if until is None or revision is None else KeyRevision(self._key, revision)
 
     def hold(self, deadline_seconds: float) -> bool:
         """Take the lock or renew it; True when it is ours. Raises :class:`EtcdError` when nobody answered."""
@@ -80,6 +87,10 @@ class Lock:
             answer = self._etcd.call("/v3/kv/txn", body, max(0.05, end - self._clock()))
             inner = answer.get("responses", [{}])[0].get("response_txn", {})
             got = bool(answer.get("succeeded") or inner.get("succeeded"))
+            revision = int(answer["header"]["revision"])
+        except (KeyError, TypeError, ValueError) as error:
+            self._give_up(lease)
+            raise EtcdError(f"etcd: the answer to a lock cannot be read: {error!r}") from error
         except EtcdError:
             # It may be ours without our knowing; the lease ends it. Nothing is done under a lock like that.
             self._give_up(lease)
@@ -87,7 +98,8 @@ class Lock:
         if not got:
             self._give_up(lease)
             return False
-        self._lease, self._until = lease, asked + ttl
+        # Renewing leaves the revision alone; only taking the lock anew, or giving it back, makes another one.
+        self._lease, self._revision, self._until = lease, revision, asked + ttl
         return True
 
     def _give_up(self, lease: int) -> None:

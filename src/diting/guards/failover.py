@@ -97,7 +97,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             loop.call_soon_threadsafe(self._etcd_says)
 
         self._etcd = EtcdWatch(self.config, transport, clock, news)
-        self._hands = Hands(self.config, transport, self._clients, clock, self.wake.set)
+        self._hands = Hands(self.config, transport, self._clients, self._etcd, clock, self.wake.set)
         self._etcd.start()
         self._tasks = [asyncio.create_task(client.run()) for client in self._clients.values()]
 

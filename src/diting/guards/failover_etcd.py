@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..core.failover_view import EtcdView
-from .etcd import Etcd, EtcdError, decode, encode
+from .etcd import Etcd, EtcdError, KeyRevision, decode, encode
 from .etcd_lock import Lock
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class EtcdWatch:
             clock=clock.monotonic,
         )
         self._local = LocalLock(f"{config.owner}{config.etcd.own_prefix}")
+        self._withdraw = threading.Event()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._quick_until = 0.0
@@ -96,7 +97,17 @@ class EtcdWatch:
     @property
     def lock_until(self) -> float | None:
         """Until when both locks are certainly ours."""
-        return self._lock.until if self._local.hold() else None
+        return self._lock.until if self._local.hold() and not self._withdraw.is_set() else None
+
+    @property
+    def proof(self) -> KeyRevision | None:
+        """The lock in etcd as it is held now; None when it is not certainly ours."""
+        return self._lock.proof if self.lock_until is not None else None
+
+    def withdraw(self) -> None:
+        """Make every transaction fail that names the lock as it is now, also one that is under way; then take it anew."""
+        self._withdraw.set()
+        self._wake.set()
 
     def start(self) -> None:
         """Begin to read."""
@@ -123,6 +134,7 @@ class EtcdWatch:
             quick = begun < self._quick_until
             before = (self.view, self.trouble)
             try:
+                self._take_anew()
                 self._read(with_lease=quick or self._number % _LEASE_EVERY == 0)
                 self._now_and_then(begun, quick=quick)
                 self.trouble = ""
@@ -137,6 +149,13 @@ class EtcdWatch:
             wait = _QUICK_SECONDS if quick else self._config.etcd.interval_seconds
             self._wake.wait(max(0.0, begun + wait - self._clock.monotonic()))
             self._wake.clear()
+
+    def _take_anew(self) -> None:
+        if self._withdraw.is_set():
+            # Nobody renews it until this has worked: unasked, it ends with its lease.
+            self._lock.release(_DEADLINE_SECONDS)
+            self._lock.hold(_DEADLINE_SECONDS)
+            self._withdraw.clear()
 
     def _read(self, *, with_lease: bool) -> None:
         # The endpoint beside the primary is asked last: it dies with it, and would cost a timeout first.

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.failover_view import Outcome, Power, ReadBack, Result
 from ..hostio.fencing import FencingError, make_agent
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..core.guard import Action
     from ..hostio.fencing import Agent
+    from .etcd import KeyRevision
     from .etcd_transport import Transport
     from .failover_config import FailoverConfig
     from .runtime.ports import Clock
@@ -27,6 +29,17 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 Ended = tuple[Outcome, str]
+
+
+class LockHolder(Protocol):
+    """Whoever keeps the lock among guards."""
+
+    @property
+    def proof(self) -> KeyRevision | None:
+        """The lock as it is held now; None when it is not certainly ours."""
+
+    def withdraw(self) -> None:
+        """Make every transaction fail that names the lock as it is now, also one that is under way."""
 
 
 class Hands:
@@ -37,6 +50,7 @@ class Hands:
         config: FailoverConfig,
         transport: Transport,
         clients: Mapping[str, WitnessClient],
+        lock: LockHolder,
         clock: Clock,
         changed: Callable[[], None],
     ) -> None:
@@ -44,6 +58,8 @@ class Hands:
         self.read_back: ReadBack | None = None
         self._config = config
         self._clients = clients
+        self._lock = lock
+        self._withdrawn = threading.Event()
         self._clock = clock
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,6 +71,11 @@ class Hands:
 
     def begin(self, action: Action) -> bool:
         """Begin ``action``; False when it has aged beyond its ``not_after``: then it is not begun at all."""
+        if action.name == "withdraw":
+            # Never too late, and never behind anything else: the thread that releases may hang in an attempt.
+            self._withdrawn.set()
+            self._lock.withdraw()
+            return True
         now, args = self._clock.monotonic(), action.args
         if now > float(args["not_after"]):
             self._end(action, Outcome.UNKNOWN, "not begun: it had aged", now)
@@ -170,17 +191,31 @@ class Hands:
         key = f"{self._config.etcd.prefix}leader"
         holder, revision = str(args["target"]), int(args["mod_revision"])
         seconds = float(args["deadline_seconds"])
+        end = min(float(args["not_after"]), self._clock.monotonic() + seconds)
+        lock = self._lock.proof
+        if lock is None:
+            return Outcome.FAILED, "nothing was asked: the lock among guards is not ours"
+        # A thread in a system call cannot be called back, so it asks before each attempt; what is under way by then,
+        # and may be carried out at any later time, fails with the lock.
+        withdrawn = self._withdrawn = threading.Event()
         self._avoid(holder)
         try:
             found = await self._in_etcd(
                 lambda: self._etcd.release(
-                    key, holder=holder, mod_revision=revision, deadline_seconds=seconds
+                    key,
+                    holder=holder,
+                    mod_revision=revision,
+                    lock=lock,
+                    deadline_seconds=seconds,
+                    wanted=lambda: not withdrawn.is_set() and self._clock.monotonic() < end,
                 )
             )
         except EtcdError as error:
             return Outcome.UNKNOWN, str(error)
+        finally:
+            withdrawn.set()
         if found is Release.CHANGED:
-            return Outcome.FAILED, "the key is not the one that was named"
+            return Outcome.FAILED, "the key, or the lock among guards, is not the one that was named"
         return Outcome.DONE, "" if found is Release.RELEASED else "it was gone already"
 
     def _avoid(self, member: str) -> None:
@@ -228,6 +263,7 @@ class Hands:
 
     def close(self) -> None:
         """Wait for nothing: an order that is out is out."""
+        self._withdrawn.set()
         for task in self._tasks:
             task.cancel()
         self._agents.shutdown(wait=False, cancel_futures=True)

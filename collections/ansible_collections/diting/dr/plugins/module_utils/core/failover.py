@@ -245,5 +245,5 @@ def _args(
             return {**args, "leader": seen.etcd.holder, "deadline_seconds": policy.return_seconds}
         case "move_etcd_leader":
             away = {"from": state.target, "not_after": args["not_after"]}
-            return {**away, "deadline_seconds": policy.release_seconds}
+            return {**away, "deadline_seconds": policy.move_etcd_seconds}
     return args

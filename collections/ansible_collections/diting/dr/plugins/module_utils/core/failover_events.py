@@ -216,6 +216,9 @@ def _releasing(case: Case) -> Finding:
     heard = signs.signs_of_life(case.state, case.seen)
     if heard:
         return Finding(Event.SIGN_OF_LIFE, tuple(heard))
+    why_not = case.not_allowed()
+    if why_not:
+        return Finding(Event.FORBIDDEN, why_not)
     if result is not None and result.outcome is Outcome.FAILED:
         return Finding(Event.RELEASE_REFUSED, (result.words,))
     # An unknown end is settled by watching the key; asking again might hit what has come since.

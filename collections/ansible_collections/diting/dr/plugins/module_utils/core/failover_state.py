@@ -103,7 +103,8 @@ class FailoverPolicy(Plain):
     isolate_seconds: float = 2.0
     isolate_hold_seconds: float = 60.0
     """Life of the isolating routes; they go by themselves."""
-    release_seconds: float = 5.0
+    release_seconds: float = 0.5
+    """Short: what spoke for the release is not asked for again while it is under way."""
     tell_seconds: float = 2.0
     return_seconds: float = 30.0
     comeback_seconds: float = 120.0
@@ -112,6 +113,7 @@ class FailoverPolicy(Plain):
     fence_max_per_window: int = 1
     fence_window_seconds: float = 900.0
     keep_etcd_leader_away: bool = True
+    move_etcd_seconds: float = 5.0
     move_etcd_pause_seconds: float = 30.0
 
     def __post_init__(self) -> None:

@@ -80,20 +80,22 @@ ACTIONS = frozenset(
         "isolate",
         "unisolate",
         "release",
+        "withdraw",
         "tell_proxies",
         "power_on",
         "move_etcd_leader",
     }
 )
-"""Every action there is. ``read_back`` and ``last_look`` only look; ``unisolate`` and alerts bear repetition."""
+"""Every action there is. ``read_back`` and ``last_look`` only look; ``withdraw``, ``unisolate`` and alerts bear
+repetition."""
 
 P, E = Phase, Event
 _Lines = dict[tuple[Phase, Event], Transition]
 
 
-def _stop(phase: Phase, undo: bool, reasons: Mapping[Event, str]) -> _Lines:
-    """Ways out of a step under way into doing nothing; ``undo`` takes the isolating routes back."""
-    actions = ("unisolate", "raise_alert") if undo else ("raise_alert",)
+def _stop(phase: Phase, undo: tuple[str, ...], reasons: Mapping[Event, str]) -> _Lines:
+    """Ways out of a step under way into doing nothing; ``undo`` takes back what the step may have begun."""
+    actions = (*undo, "raise_alert")
     return {(phase, event): Transition(P.STANDING_DOWN, actions, why) for event, why in reasons.items()}
 
 
@@ -184,16 +186,16 @@ def _fencing() -> _Lines:
         lines[phase, E.KEY_GONE] = Transition(P.COOLING, (), "the TTL was quicker: the leader key is gone")
         lines |= _stop(
             phase,
-            undo=False,
+            undo=(),
             reasons={
                 E.FORBIDDEN: "no longer allowed: nothing is released",
                 E.KEY_CHANGED: "the holder wrote its key anew after the signs were missing: nothing is released",
                 E.TIMEOUT: "no clear result before the deadline: nothing is released",
             },
         )
-    lines |= _stop(P.FENCING, undo=False, reasons={E.ORDER_FAILED: "the order failed or its end is unknown"})
+    lines |= _stop(P.FENCING, undo=(), reasons={E.ORDER_FAILED: "the order failed or its end is unknown"})
     lines |= _stop(
-        P.LAST_LOOK, undo=False, reasons={E.SIGN_OF_LIFE: "a sign of life after the read-back: it lied"}
+        P.LAST_LOOK, undo=(), reasons={E.SIGN_OF_LIFE: "a sign of life after the read-back: it lied"}
     )
     return lines
 
@@ -235,17 +237,17 @@ def _releasing() -> _Lines:
     }
     lines |= _stop(
         P.ISOLATING,
-        undo=True,
+        undo=("unisolate",),
         reasons={
             **common,
             E.ISOLATE_FAILED: "a survivor could not be told to cut the address off",
             E.RESTARTED: "restarted after routes may have been set: a look from behind them is blind",
         },
     )
-    del common[E.FORBIDDEN]  # the transaction is under way; it decides by itself
+    # First of all the transaction, which may be anywhere by now.
     lines |= _stop(
         P.RELEASING,
-        undo=True,
+        undo=("withdraw", "unisolate"),
         reasons={**common, E.RELEASE_REFUSED: "etcd refused: the key is not the one we saw"},
     )
     return lines
