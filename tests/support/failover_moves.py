@@ -43,6 +43,8 @@ class Judge:
     """Incident and asking moment of the newest "off"."""
     last_heard: float = 0.0
     """Newest answer over TCP, REST or SQL: that speaks against a fence."""
+    last_refused: float = 0.0
+    """Newest refusal: whatever refuses has a kernel that lives."""
     last_sign: float = 0.0
     """Newest sign of any kind: that speaks against a release."""
     last_clear: float = 0.0
@@ -103,6 +105,7 @@ def check(node: Node, actions, path) -> Judge:
             assert supported(world), path
             assert world.alive_until is not None, path
             assert world.now - judge.last_heard >= POLICY.confirm_seconds - 1e-6, path
+            assert world.now - judge.last_refused >= POLICY.hang_seconds - 1e-6, path
             assert world.elsewhere is not None, path
             assert len(judge.fences) + world.elsewhere < POLICY.fence_max_per_window, path
             judge = replace(
@@ -211,9 +214,20 @@ def sign(kind: str):
         heard = node.judge.last_heard if kind in ("refused", "renewed", "fed") else now
         clear = now if kind != "renewed" or world.etcd_reads else node.judge.last_clear
         judge = replace(node.judge, last_sign=now, last_heard=heard, last_clear=clear)
+        if kind == "refused":
+            judge = replace(judge, last_refused=now)
         return replace(node, world=world, judge=judge)
 
     return move
+
+
+def falls_silent(node: Node) -> Node | None:
+    """What refused until now says nothing any more."""
+    world = node.world
+    if world.tcp is not Answer.REFUSED or world.alive_until is None:
+        return None
+    judge = replace(node.judge, last_refused=world.now)
+    return replace(node, world=replace(world, tcp=Answer.TIMEOUT, replied_at=world.now), judge=judge)
 
 
 def dies(node: Node) -> Node | None:
@@ -256,8 +270,11 @@ def another_leads(node: Node) -> Node | None:
 def revives(node: Node) -> Node | None:
     if node.world.alive_until is None:
         return None
-    world = replace(node.world, alive_until=None, heard=(), tcp=Answer.TIMEOUT)
-    return replace(node, world=world, judge=lives(node.judge, world.now + STEP))
+    refused = node.world.tcp is Answer.REFUSED
+    replied_at = node.world.now if refused else node.world.replied_at
+    world = replace(node.world, alive_until=None, heard=(), tcp=Answer.TIMEOUT, replied_at=replied_at)
+    judge = replace(node.judge, last_refused=world.now) if refused else node.judge
+    return replace(node, world=world, judge=lives(judge, world.now + STEP))
 
 
 def sleeps(node: Node) -> Node:
@@ -293,6 +310,7 @@ MOVES = {
     "nothing": lambda node: node,
     "dies": dies,
     "revives": revives,
+    "falls silent": falls_silent,
     "sleeps": sleeps,
     "restarts": restarts,
     **SIGNS,

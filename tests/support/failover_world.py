@@ -25,6 +25,7 @@ from diting.core.failover_view import (
 )
 from diting.core.guard import Action
 
+REPLIES = (Answer.REFUSED, Answer.REJECTED, Answer.NO_SPACE, Answer.READ_ONLY)
 POLICY = FailoverPolicy(confirm_seconds=0.3, hang_seconds=2.0, no_space_seconds=2.0, fence_max_per_window=1)
 TARGET = "pg1"
 STEP = 0.1
@@ -54,6 +55,8 @@ class World:
     """What SQL says since then."""
     tcp: Answer = Answer.TIMEOUT
     rest: Answer = Answer.TIMEOUT
+    replied_at: float | None = None
+    """When a probe was last answered by something that was no good answer, before the answers there are now."""
     stale: tuple[str, ...] = ()
     """Vantage points that no longer answer."""
     heard: tuple[tuple[str, str, float], ...] = ()
@@ -92,13 +95,19 @@ class World:
         if extra:
             last_ok = max([*extra, last_ok or 0.0])
         if not quiet:
-            return Probe(Answer.OK, self.now - 0.05, last_ok, None, 0)
-        since = (self.alive_until or 0.0) + 0.02
+            return Probe(Answer.OK, self.now - 0.05, last_ok, None, 0, self.replied_at)
+        since = max((self.alive_until or 0.0) + 0.02, self.replied_at or 0.0)
         newest = self.now - 0.05
+        replied = newest + 0.01 if answer in REPLIES else self.replied_at
         if extra and max(extra) > newest - STEP:
-            return Probe(Answer.OK, newest, last_ok, None, 0)
+            return Probe(Answer.OK, newest, last_ok, None, 0, self.replied_at)
         return Probe(
-            answer, newest, last_ok, max([since, *extra]), max(0, round((self.now - since) / STEP) + 1)
+            answer,
+            newest,
+            last_ok,
+            max([since, *extra]),
+            max(0, round((self.now - since) / STEP) + 1),
+            replied,
         )
 
     def vantage(self, name: str) -> Vantage:

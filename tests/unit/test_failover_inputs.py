@@ -15,7 +15,14 @@ from diting.guards.probe_book import ProbeBook, as_ages
 from diting.hostio.gate_controls import Controls
 from diting.hostio.gate_store import GateFiles
 
-SILENT = {"answer": "timeout", "tried_age": 0.2, "last_ok_age": 3.0, "failing_age": 2.9, "failures": 7}
+SILENT = {
+    "answer": "timeout",
+    "tried_age": 0.2,
+    "last_ok_age": 3.0,
+    "failing_age": 2.9,
+    "failures": 7,
+    "last_reply_age": 2.95,
+}
 VIEW = {
     "witness": "pg2",
     "run": "r",
@@ -32,7 +39,12 @@ def test_what_errs_towards_life_is_late_and_freshness_is_early():
     vantage, candidate = vantage_of("pg2", VIEW, ASKED, ANSWERED, "pg1")
     assert (vantage.kind, vantage.answered_at) == (VantageKind.REPLICA, ASKED)
     assert vantage.tcp == Probe(
-        Answer.TIMEOUT, ASKED - 0.2, pytest.approx(ANSWERED - 3.0), pytest.approx(ANSWERED - 2.9), 7
+        Answer.TIMEOUT,
+        ASKED - 0.2,
+        pytest.approx(ANSWERED - 3.0),
+        pytest.approx(ANSWERED - 2.9),
+        7,
+        pytest.approx(ANSWERED - 2.95),
     )
     assert vantage.walreceiver.fed_at == pytest.approx(ANSWERED - 3.0)
     assert vantage.walreceiver.read_at == pytest.approx(ASKED - 0.1)
@@ -87,17 +99,33 @@ def test_a_book_counts_from_the_first_failed_probe_and_ends_with_a_good_one():
     assert not book.note(Answer.OK, 2.0, 2.1)
     assert book.probe == Probe(Answer.OK, 2.0, 2.1, None, 0)
     book.note(Answer.TIMEOUT, 3.0, 3.5)
-    book.note(Answer.REFUSED, 4.0, 4.1)
-    assert book.probe == Probe(Answer.REFUSED, 4.0, 2.1, 3.0, 2)
+    book.note(Answer.UNREACHABLE, 4.0, 4.1)
+    assert book.probe == Probe(Answer.UNREACHABLE, 4.0, 2.1, 3.0, 2)
     assert as_ages(book.probe, 5.0) == {
-        "answer": "refused",
+        "answer": "unreachable",
         "tried_age": 1.0,
         "last_ok_age": pytest.approx(2.9),
         "failing_age": 2.0,
         "failures": 2,
+        "last_reply_age": None,
     }
     book.note(Answer.WAITING_SYNC, 6.0, 6.2)
     assert (book.probe.failing_since, book.probe.failures, book.probe.last_ok_at) == (None, 0, 6.2)
+
+
+def test_another_kind_of_failure_is_counted_anew():
+    """Silence after a refusal began with the silence; and the refusal is remembered, for it was an answer."""
+    book = ProbeBook()
+    book.note(Answer.REFUSED, 1.0, 1.1)
+    book.note(Answer.REFUSED, 2.0, 2.1)
+    assert book.probe == Probe(Answer.REFUSED, 2.0, None, 1.0, 2, 2.1)
+    book.note(Answer.TIMEOUT, 3.0, 3.1)
+    assert book.probe == Probe(Answer.TIMEOUT, 3.0, None, 3.0, 1, 2.1)
+    book.note(Answer.NO_SPACE, 4.0, 4.1)
+    book.note(Answer.READ_ONLY, 5.0, 5.1)
+    assert book.probe == Probe(Answer.READ_ONLY, 5.0, None, 4.0, 2, 5.1)
+    book.note(Answer.OK, 6.0, 6.1)
+    assert book.probe == Probe(Answer.OK, 6.0, 6.1, None, 0, 5.1)
 
 
 class Wall:

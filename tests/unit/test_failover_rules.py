@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from diting.core.failover import decide
 from diting.core.failover_state import FailoverPolicy
 from diting.core.failover_table import Phase
-from diting.core.failover_view import Answer, Outcome
+from diting.core.failover_view import Answer, Outcome, Probe
 from support.failover_world import POLICY, Guard, World, play, replace, settle
 
 
@@ -145,6 +148,42 @@ def test_a_server_that_says_anything_else_is_no_hang(guard, world, answer):
     """A wait for a standby, a wrong password, a postmaster that restarts: Patroni's business."""
     play(guard, world.dies(tcp=Answer.OK, rest=Answer.OK, broken=answer), 30)
     assert guard.names() == []
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer.REFUSED, Answer.REJECTED, Answer.NO_SPACE, Answer.READ_ONLY], ids=str
+)
+@pytest.mark.parametrize("way", ["tcp", "rest", "broken"])
+def test_whatever_answers_is_not_gone(guard, world, way, answer):
+    """A killed postmaster refuses, a wrong password is rejected: the host lives, and restarts it by itself."""
+    world = play(guard, world.dies(**{way: answer}, space=()), 30)
+    assert guard.names() == []
+    # Once it is silent, too, it is given the time of a hang: it was in trouble, and not without power.
+    world = replace(world, **{way: Answer.TIMEOUT}, replied_at=world.now)
+    world = play(guard, world, 1.9)
+    assert guard.names() == []
+    play(guard, world, 0.4)
+    assert guard.names()[0] == "fence"
+
+
+@pytest.mark.parametrize("way", ["tcp", "rest"])
+def test_a_way_that_never_had_a_good_answer_accuses_nobody(way):
+    """A certificate that is wrong from the first day makes no outage of every lost packet."""
+    guard = Guard()
+    world = World()
+
+    def see(world):
+        seen = world.see()
+        answer = Answer.REJECTED if world.alive_until is None else Answer.TIMEOUT
+        never = {way: Probe(answer, world.now - 0.05, None, 900.0, 99)}
+        vantages = tuple(dataclasses.replace(v, **never) for v in seen.vantages)
+        return dataclasses.replace(seen, vantages=vantages)
+
+    for _tick in range(50):
+        guard.state, actions = decide(guard.state, see(world), world.now, guard.policy)
+        assert actions == [resolved for resolved in actions if resolved.name == "resolve_alert"]
+        world = world.after(0.1) if world.now < 1001 or world.alive_until else world.dies()
+    assert guard.state.phase is Phase.WATCHING
 
 
 @pytest.mark.parametrize("answer", [Answer.NO_SPACE, Answer.READ_ONLY], ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 
 import pytest
 
@@ -12,7 +13,7 @@ from diting.core.failover_view import Answer
 from diting.guards.primary_probes import PrimaryProbes
 from diting.guards.probe_book import Target
 from diting.guards.probe_config import Pace
-from diting.guards.probe_ways import answer_of, answer_of_text, conninfo
+from diting.guards.probe_ways import RestWay, answer_of, answer_of_text, conninfo
 from diting.guards.runtime.ports import SystemClock
 
 
@@ -48,10 +49,27 @@ def test_an_error_of_our_own_accuses_nobody(number, answer):
         ('FATAL: password authentication failed for user "diting_guard"', Answer.REJECTED),
         ("53300: FATAL: sorry, too many clients already", Answer.REJECTED),
         ('certificate file "/x" could not be read', Answer.NONE),
+        ('could not open certificate file "/x": Permission denied', Answer.NONE),
+        ('could not read root certificate file "/x": no certificate', Answer.NONE),
+        ('could not load private key file "/x": key values mismatch', Answer.NONE),
+        ('root certificate file "/x" does not exist', Answer.NONE),
+        ('certificate present, but not private key file "/x"', Answer.NONE),
+        ('private key file "/x" has group or world access', Answer.NONE),
+        ('58P01: ERROR:  could not open file "base/1/2": No such file or directory', Answer.REJECTED),
+        ('connection failed: FATAL:  could not open file "global/1": x', Answer.REJECTED),
+        ("SSL error: certificate verify failed", Answer.REJECTED),
     ],
 )
 def test_what_the_server_says_is_told_from_what_libpq_says(text, answer):
     assert answer_of_text(text) is answer
+
+
+@pytest.mark.parametrize("error", [ssl.SSLError(1, "key values mismatch"), FileNotFoundError(2, "x")])
+def test_a_certificate_of_our_own_that_cannot_be_used_accuses_nobody(error):
+    def broken():
+        raise error
+
+    assert asyncio.run(RestWay(Target("pg1", "127.0.0.1"), 1, "/", broken).ask()) is Answer.NONE
 
 
 def test_a_value_cannot_break_out_of_its_quotes():

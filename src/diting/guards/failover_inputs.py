@@ -74,6 +74,7 @@ def _probe(said: Mapping[str, Any], asked_at: float, answered_at: float) -> Prob
         _latest(answered_at, said["last_ok_age"]),
         _latest(answered_at, said["failing_age"]),
         int(said["failures"]),
+        _latest(answered_at, said["last_reply_age"]),
     )
 
 

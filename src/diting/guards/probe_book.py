@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.failover_signs import LIVES
+from ..core.failover_signs import LIVES, REPLIES, same_kind
 from ..core.failover_view import Answer, Probe
 
 WAYS = ("tcp", "rest", "sql")
@@ -29,13 +29,17 @@ class ProbeBook:
     def note(self, answer: Answer, sent_at: float, answered_at: float) -> bool:
         """Write down how the probe sent at ``sent_at`` ended; True when that changes what is known."""
         before = self.probe
+        replied = before.last_reply_at
         if answer in LIVES:
             # As late as it can have been given: it may have to be told from a read-back.
-            self.probe = Probe(answer, sent_at, answered_at, None, 0)
+            self.probe = Probe(answer, sent_at, answered_at, None, 0, replied)
             return before.answer is not answer
-        since = before.failing_since
-        since = sent_at if since is None else since
-        self.probe = Probe(answer, sent_at, before.last_ok_at, since, before.failures + 1)
+        # Another kind of failure is another story: what was refused for ten seconds has not been silent for ten.
+        goes_on = before.failing_since is not None and same_kind(answer, before.answer)
+        since = before.failing_since if goes_on else sent_at
+        count = before.failures + 1 if goes_on else 1
+        replied = answered_at if answer in REPLIES else replied
+        self.probe = Probe(answer, sent_at, before.last_ok_at, since, count, replied)
         return True
 
 
@@ -51,4 +55,5 @@ def as_ages(probe: Probe, now: float) -> dict[str, Any]:
         "last_ok_age": age(probe.last_ok_at),
         "failing_age": age(probe.failing_since),
         "failures": probe.failures,
+        "last_reply_age": age(probe.last_reply_at),
     }

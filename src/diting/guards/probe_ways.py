@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import re
 import socket
 import ssl
 import struct
@@ -33,6 +34,7 @@ SPACE_SQL = b"SELECT count(*) FROM (SELECT g FROM generate_series(1, 20000) g OR
 """Sorts more than work_mem holds (64 kB here), so that the server has to extend a file."""
 
 _NO_SPACE, _READ_ONLY = "53100:", "25006:"
+_CODED = re.compile(r"[0-9A-Z]{5}:")
 _RESET = struct.pack("ii", 1, 0)
 _GONE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
@@ -99,6 +101,8 @@ class RestWay:
                     return await self._once()
                 self.drop()
             return await self._once()
+        except _OwnFaultError:
+            return Answer.NONE
         except ssl.SSLError:
             self.drop()
             return Answer.REJECTED
@@ -114,8 +118,14 @@ class RestWay:
 
     async def _once(self) -> Answer:
         if self._kept is None:
+            try:
+                context = self._context()
+            except (
+                OSError
+            ) as error:  # ssl.SSLError, too: a key that does not fit is no answer of the other end
+                raise _OwnFaultError(str(error)) from error
             self._kept = await asyncio.open_connection(
-                self._target.address, self._port, ssl=self._context(), server_hostname=self._target.name
+                self._target.address, self._port, ssl=context, server_hostname=self._target.name
             )
         reader, writer = self._kept
         writer.write(self._request)
@@ -192,6 +202,10 @@ class SqlWay:
             conn.finish()
 
 
+class _OwnFaultError(Exception):
+    """Something of this host's own is in the way of the question."""
+
+
 class _LostError(Exception):
     """The connection is gone, and the question unanswered."""
 
@@ -200,21 +214,35 @@ def _is_lost(text: str) -> bool:
     return text[:3] in ("57P", "08P", "080", "Non")
 
 
+_OURS = (
+    "Too many open files",
+    "could not be read",
+    "could not load",
+    "could not open",
+    "could not read",
+    "certificate file",
+    "private key file",
+    "password file",
+)
+"""libpq's words about files of this host."""
+
+
 def answer_of_text(text: str) -> Answer:
     """What libpq's words, led by an SQLSTATE if the server had one, say about the other end."""
     if text.startswith(_NO_SPACE) or "No space left on device" in text:
         return Answer.NO_SPACE
     if text.startswith(_READ_ONLY) or "recovery is in progress" in text:
         return Answer.READ_ONLY
+    if _CODED.match(text) or "FATAL" in text:
+        return Answer.REJECTED
+    if any(words in text for words in _OURS):
+        return Answer.NONE
     for words, answer in (
         ("Connection refused", Answer.REFUSED),
         ("reset by peer", Answer.REFUSED),
         ("closed the connection", Answer.REFUSED),
         ("No route to host", Answer.UNREACHABLE),
         ("unreachable", Answer.UNREACHABLE),
-        ("Too many open files", Answer.NONE),
-        ("could not be read", Answer.NONE),
-        ("could not load", Answer.NONE),
         ("timed out", Answer.TIMEOUT),
         ("timeout expired", Answer.TIMEOUT),
     ):

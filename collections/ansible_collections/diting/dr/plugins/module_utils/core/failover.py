@@ -63,7 +63,7 @@ def _notice(state: FailoverState, seen: Observation, now: float) -> FailoverStat
                 not_before=now,
             )
         if seen.target == state.target:
-            alive = {v.name for v in seen.vantages if (v.tcp.last_ok_at or -1.0) >= state.not_before}
+            alive = {v.name for v in seen.vantages if signs.has_seen_alive(v, state.not_before)}
             if not alive <= set(state.saw_alive):
                 state = replace(state, saw_alive=tuple(sorted(alive | set(state.saw_alive))))
     if state.phase in (Phase.SUSPECT, Phase.FENCING):

@@ -23,6 +23,12 @@ REPLIES = frozenset(
 LIVES = frozenset({Answer.OK, Answer.WAITING_SYNC})
 FULL = frozenset({Answer.NO_SPACE, Answer.READ_ONLY})
 STUCK = frozenset({Answer.TIMEOUT, Answer.UNREACHABLE})
+"""Silence. Only this may ever be taken for death."""
+
+
+def same_kind(one: Answer, other: Answer) -> bool:
+    """Whether two failures belong to one run: silence does not go on from a refusal, nor "no space" from either."""
+    return one is other or any({one, other} <= kind for kind in (FULL, STUCK))
 
 
 def is_fresh(moment: float | None, now: float, seconds: float) -> bool:
@@ -52,11 +58,24 @@ def _fails(probe: Probe, now: float, policy: FailoverPolicy) -> bool:
 
 
 def _silent(vantage: Vantage, now: float, policy: FailoverPolicy) -> bool:
-    return all(_fails(probe, now, policy) for probe in _asked(Death.GONE, vantage))
+    asked = _asked(Death.GONE, vantage)
+    return all(probe.answer in STUCK and _fails(probe, now, policy) for probe in asked)
 
 
-def _answers(vantage: Vantage) -> bool:
-    return any(probe.answer in LIVES for probe in (vantage.tcp, vantage.rest, vantage.sql))
+def _replies(vantage: Vantage) -> bool:
+    return any(probe.answer in REPLIES for probe in _probes(vantage))
+
+
+def _probes(vantage: Vantage) -> Sequence[Probe]:
+    return (vantage.tcp, vantage.rest, vantage.sql)
+
+
+def has_seen_alive(vantage: Vantage, since: float) -> bool:
+    """Whether TCP and REST have both had a good answer here at ``since`` or later.
+
+    Of SQL that is asked only where a hang is concerned: without an account a vantage point can still see silence.
+    """
+    return all((probe.last_ok_at or -1.0) >= since for probe in (vantage.tcp, vantage.rest))
 
 
 def symptom(state: FailoverState, seen: Observation, now: float, policy: FailoverPolicy) -> Death | None:
@@ -66,10 +85,9 @@ def symptom(state: FailoverState, seen: Observation, now: float, policy: Failove
     """
     fresh = fresh_vantages(seen, now, policy)
     accusers = [v for v in fresh if v.name in state.saw_alive]
-    strangers = [v for v in fresh if v.name not in state.saw_alive]
     if not accusers or seen.target != state.target:
         return None
-    if all(_silent(v, now, policy) for v in accusers) and not any(_answers(v) for v in strangers):
+    if all(_silent(v, now, policy) for v in accusers) and not any(_replies(v) for v in fresh):
         return Death.GONE
     # A hang is told from a broken probe by those whose writes have worked, and one of them is not enough.
     writers = [v for v in accusers if _asked(Death.HUNG, v)]
@@ -95,12 +113,7 @@ def is_confirmed(
     death: Death, state: FailoverState, seen: Observation, now: float, policy: FailoverPolicy
 ) -> bool:
     """Whether the symptom has lasted long enough, everywhere and without one good answer in between."""
-    limit = {
-        Death.GONE: policy.confirm_seconds,
-        Death.HUNG: policy.hang_seconds,
-        Death.FULL: policy.no_space_seconds,
-    }[death]
-    begin = now - limit
+    begin = now - _limit(death, seen, now, policy)
     if state.not_before > begin:
         return False
     for vantage in accusers(state, seen, now, policy):
@@ -115,6 +128,19 @@ def is_confirmed(
         for vantage in seen.vantages
         for probe in _asked(death, vantage)
     )
+
+
+def _limit(death: Death, seen: Observation, now: float, policy: FailoverPolicy) -> float:
+    """Seconds that the symptom has to last."""
+    if death is Death.FULL:
+        return policy.no_space_seconds
+    # What refused or complained a moment ago has a host that lives, and Patroni at work on it: that silence is given the
+    # time of a hang, whoever heard the answer.
+    replies = [probe.last_reply_at for v in seen.vantages for probe in _probes(v)]
+    troubled = any(moment is not None and moment > now - policy.hang_seconds for moment in replies)
+    if death is Death.HUNG or troubled:
+        return max(policy.hang_seconds, policy.confirm_seconds)
+    return policy.confirm_seconds
 
 
 def _asked(death: Death, vantage: Vantage) -> Sequence[Probe]:

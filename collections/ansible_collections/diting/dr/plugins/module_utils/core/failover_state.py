@@ -86,6 +86,7 @@ class FailoverPolicy(Plain):
     confirm_probes: int = 3
     """And so many failed probes of each kind from each vantage point."""
     hang_seconds: float = 10.0
+    """No local commit for so long; and silence for so long where something was refused just before."""
     no_space_seconds: float = 10.0
     vantage_fresh_seconds: float = 1.0
     probe_seconds: float = 1.0

@@ -85,9 +85,11 @@ class Probe:
     last_ok_at: float | None = None
     """The latest moment at which the primary can have given its newest good answer."""
     failing_since: float | None = None
-    """When the first failed probe after the last good answer was sent; None while it answers."""
+    """When the first of the newest unbroken run of failures of one kind was sent; None while it answers."""
     failures: int = 0
-    """Completed failed probes since the last good answer."""
+    """Completed failed probes in that run."""
+    last_reply_at: float | None = None
+    """The latest moment at which the newest answer that was not good (a refusal, an error) can have come."""
 
 
 @dataclass(frozen=True)
