@@ -77,15 +77,25 @@ def test_a_value_cannot_break_out_of_its_quotes():
 
 
 class Said:
-    """A way that answers what it is told to, at once."""
+    """A way that answers what it is told to, after so many seconds; None never answers."""
 
-    def __init__(self, answer):
-        self.answer, self.asked, self.dropped = answer, 0, False
+    def __init__(self, answer, after=0.0):
+        self.answer, self.after = answer, after
+        self.asked = self.answered = self.cut_off = self.at_once = self.most_at_once = 0
+        self.dropped = False
 
     async def ask(self):
         self.asked += 1
-        if self.answer is None:
-            await asyncio.sleep(60)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(60 if self.answer is None else self.after)
+            self.answered += 1
+        except asyncio.CancelledError:
+            self.cut_off += 1
+            raise
+        finally:
+            self.at_once -= 1
         return self.answer
 
     def drop(self):
@@ -103,7 +113,8 @@ PACE = Pace(
 
 
 def probed(seconds, **answers):
-    ways = {way: Said(answers.get(way, Answer.OK)) for way in ("tcp", "rest", "sql")}
+    ways = {way: answers.get(way, Answer.OK) for way in ("tcp", "rest", "sql")}
+    ways = {way: said if isinstance(said, Said) else Said(said) for way, said in ways.items()}
 
     async def run():
         probes = PrimaryProbes(lambda _target: ways, PACE, SystemClock(), lambda: None)
@@ -131,8 +142,7 @@ def test_in_peace_only_tcp_is_asked_often():
 @pytest.mark.parametrize("tcp", [None, Answer.REFUSED])
 def test_silence_over_tcp_has_everybody_asked_quickly(tcp):
     ways, found = probed(0.6, tcp=tcp, rest=None, sql=None)
-    assert ways["rest"].asked >= 5
-    assert ways["sql"].asked >= 5
+    assert ways["sql"].asked == 1, "one question is left to wait, however often it is looked for an answer"
     assert all(probe.failing_since is not None and probe.failures >= 3 for probe in found.values())
 
 
@@ -141,6 +151,31 @@ def test_a_server_that_hangs_is_not_flooded():
     ways, found = probed(1.5, sql=None)
     assert found["sql"].answer is Answer.TIMEOUT
     assert ways["tcp"].asked < 30
+
+
+@pytest.mark.parametrize("tcp", [Answer.OK, None])
+def test_a_slow_commit_is_waited_for_and_counts(tcp):
+    """Slower than any timeout: each answer is life all the same, and nothing is asked or connected beside it."""
+    ways, found = probed(2.0, tcp=tcp, sql=Said(Answer.OK, after=0.5))
+    sql = ways["sql"]
+    assert (sql.most_at_once, sql.answered >= 2, sql.cut_off <= 1) == (1, True, True), vars(sql)
+    assert found["sql"].last_ok_at is not None
+    assert found["sql"].failures <= 40
+
+
+def test_while_a_slow_commit_is_waited_for_it_is_silent_for_those_who_judge_silence():
+    ways, found = probed(0.9, tcp=None, rest=None, sql=Said(Answer.OK, after=5))
+    assert ways["sql"].asked == 1
+    assert found["sql"].answer is Answer.TIMEOUT
+    assert found["sql"].failures >= 3
+
+
+def test_an_unanswered_page_is_asked_for_anew_now_and_then():
+    """It is asked over a connection that may be lost since; a fresh one would be answered."""
+    ways, found = probed(1.5, rest=None)
+    assert 3 <= ways["rest"].asked <= 6
+    assert ways["rest"].most_at_once == 1
+    assert found["rest"].failures >= 3
 
 
 def test_a_question_that_could_not_be_asked_leaves_the_book_as_it_was():

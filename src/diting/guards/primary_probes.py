@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from ..core.failover_signs import LIVES
 from ..core.failover_view import Answer, Probe
 from .probe_book import WAYS, ProbeBook
 
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
 
 HURRY_SECONDS = 10.0
 """A silence is asked about quickly for so long; then it is known well enough."""
+PATIENCE_SECONDS = 30.0
+"""An SQL question without an answer is given up after so long. The kernel ends one whose connection is lost much sooner."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question by REST or SQL that waits for its answer, perhaps over several rounds."""
+
+    task: asyncio.Task[Answer]
+    sent_at: float
 
 
 class PrimaryProbes:
@@ -43,6 +55,7 @@ class PrimaryProbes:
         self._books: dict[str, ProbeBook] = {way: ProbeBook() for way in WAYS}
         self._tasks: list[asyncio.Task[None]] = []
         self._ways: Mapping[str, Way] = {}
+        self._open: dict[str, Question] = {}
         self._hurry = asyncio.Event()
         self._calm: asyncio.TimerHandle | None = None
 
@@ -81,7 +94,7 @@ class PrimaryProbes:
 
     async def close(self) -> None:
         """End all probes."""
-        tasks = list(self._tasks)
+        tasks = self._everything()
         self._end()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
@@ -89,17 +102,23 @@ class PrimaryProbes:
         if self._calm is not None:
             self._calm.cancel()
 
+    def _everything(self) -> list[asyncio.Task[Any]]:
+        return [*self._tasks, *(question.task for question in self._open.values())]
+
     def _end(self) -> None:
-        for task in self._tasks:
+        for task in self._everything():
             task.cancel()
         for way in self._ways.values():
             way.drop()
-        self._tasks, self._ways, self.target = [], {}, None
+        self._tasks, self._ways, self._open, self.target = [], {}, {}, None
 
     async def _loop(self, name: str, way: Way, book: ProbeBook) -> None:
         while True:
-            sent_at = self._clock.monotonic()
-            answer = await (self._tcp(way) if name == "tcp" else self._slow(way))
+            begun = sent_at = self._clock.monotonic()
+            if name == "tcp":
+                answer = await self._tcp(way)
+            else:
+                answer, sent_at = await self._slow(name, way)
             now = self._clock.monotonic()
             # A question that could not be asked says nothing; the book ages, and an old one accuses nobody.
             news = answer is not Answer.NONE and book.note(answer, sent_at, now)
@@ -108,7 +127,7 @@ class PrimaryProbes:
                 self.hurry(0.5)
             if news:
                 self._changed()
-            await self._rest(name, sent_at)
+            await self._rest(name, begun)
 
     async def _tcp(self, way: Way) -> Answer:
         loop = asyncio.get_running_loop()
@@ -122,24 +141,41 @@ class PrimaryProbes:
         finally:
             uneasy.cancel()
 
-    async def _slow(self, way: Way) -> Answer:
-        """One question by REST or SQL: patient, unless somebody is in a hurry or comes to be."""
+    async def _slow(self, name: str, way: Way) -> tuple[Answer, float]:
+        """One round by REST or SQL: patient, unless somebody is in a hurry or comes to be. Answer, and when it was sent.
+
+        A round that ends without an answer is a silence, and the question stays: what comes late is life, too, and a slow
+        server is not asked a second time while it works on the first.
+        """
         pace = self._pace
-        question = asyncio.ensure_future(way.ask())
-        hurry = asyncio.ensure_future(self._hurry.wait())
+        begun = self._clock.monotonic()
+        if name not in self._open:
+            self._open[name] = Question(asyncio.create_task(way.ask()), begun)
+        question = self._open[name]
+        hurry = asyncio.create_task(self._hurry.wait())
         try:
-            await asyncio.wait(
-                {question, hurry}, timeout=pace.slow_timeout_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not question.done() and hurry.done():
-                await asyncio.wait({question}, timeout=pace.quick_timeout_seconds)
-            return question.result() if question.done() else Answer.TIMEOUT
+            either: set[asyncio.Task[Any]] = {question.task, hurry}
+            await asyncio.wait(either, timeout=pace.slow_timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not question.task.done() and hurry.done():
+                await asyncio.wait({question.task}, timeout=pace.quick_timeout_seconds)
         finally:
             hurry.cancel()
-            if not question.done():
-                question.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await question
+        if question.task.done():
+            del self._open[name]
+            answer = question.task.result()
+            return answer, question.sent_at if answer in LIVES else begun
+        # Patroni answers at once or not at all; and to count as a fresh look, a page has to be asked for anew.
+        patience = pace.slow_timeout_seconds if name == "rest" else PATIENCE_SECONDS
+        if self._clock.monotonic() - question.sent_at >= patience:
+            await self._give_up(name)
+        return Answer.TIMEOUT, question.sent_at if name == "rest" else begun
+
+    async def _give_up(self, name: str) -> None:
+        question = self._open.pop(name, None)
+        if question is not None:
+            question.task.cancel()
+            # To its end: it gives its connection up on the way, which must not hit the next question's.
+            await asyncio.wait({question.task})
 
     async def _rest(self, name: str, sent_at: float) -> None:
         pace = self._pace
@@ -156,6 +192,11 @@ class PrimaryProbes:
         await asyncio.sleep(max(0.0, quick))
         left = sent_at + pace.slow_interval_seconds - self._clock.monotonic()
         if left > 0 and not self._hurry.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._hurry.wait()
+            hurry = asyncio.create_task(self._hurry.wait())
+            # What comes late is news at once, and not only in the next round.
+            question = self._open.get(name)
+            waiting: set[asyncio.Task[Any]] = {hurry} if question is None else {hurry, question.task}
+            try:
+                await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                hurry.cancel()

@@ -68,6 +68,12 @@ class Account(Strict):
             "sslcert": str(identity.certificate),
             "sslkey": str(identity.key),
             "application_name": "diting-guard",
+            # A question may wait long for a slow server. A connection to a host that has gone, or was started anew since,
+            # must not: then the other end's kernel acknowledges nothing, and this one's says so.
+            "tcp_user_timeout": 3000,
+            "keepalives_idle": 2,
+            "keepalives_interval": 1,
+            "keepalives_count": 3,
             "options": "-c synchronous_commit=local -c work_mem=64kB",
         }
 
