@@ -127,6 +127,30 @@ def test_a_vantage_point_that_never_writes_can_confirm_silence_but_no_hang():
 
 
 @pytest.mark.parametrize(
+    ("death", "answers"),
+    [
+        (Death.GONE, {}),
+        (Death.HUNG, {"tcp": Answer.OK, "rest": Answer.OK}),
+        (Death.FULL, {"tcp": Answer.OK, "rest": Answer.OK, "broken": Answer.NO_SPACE}),
+    ],
+    ids=str,
+)
+def test_no_death_is_confirmed_by_a_probe_or_two(death, answers):
+    """Long ago is not often: one question that failed before a pause, and none since."""
+    world = dataclasses.replace(World(), alive_until=900.0, **answers)
+    state = FailoverState(target="pg1", saw_alive=("ops1", "pg2", "pg3"))
+    seen = world.see()
+    assert symptom(state, seen, world.now, POLICY) is death
+    assert is_confirmed(death, state, seen, world.now, POLICY)
+    for failures in range(POLICY.confirm_probes):
+        few = [
+            dataclasses.replace(v, sql=dataclasses.replace(v.sql, failures=failures)) for v in seen.vantages
+        ]
+        few = dataclasses.replace(seen, vantages=tuple(few))
+        assert not is_confirmed(death, state, few, world.now, POLICY)
+
+
+@pytest.mark.parametrize(
     ("mute", "death"),
     [
         ((), Death.HUNG),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import ssl
+import time
 
 import pytest
 
@@ -13,7 +15,7 @@ from diting.core.failover_view import Answer
 from diting.guards.primary_probes import PrimaryProbes
 from diting.guards.probe_book import Target
 from diting.guards.probe_config import Pace
-from diting.guards.probe_ways import RestWay, answer_of, answer_of_text, conninfo
+from diting.guards.probe_ways import RestWay, TcpWay, answer_of, answer_of_text, conninfo
 from diting.guards.runtime.ports import SystemClock
 
 
@@ -98,6 +100,9 @@ class Said:
             self.at_once -= 1
         return self.answer
 
+    def given_up(self):
+        return Answer.TIMEOUT
+
     def drop(self):
         self.dropped = True
 
@@ -112,13 +117,16 @@ PACE = Pace(
 )
 
 
-def probed(seconds, **answers):
+def probed(seconds, stall=None, **answers):
     ways = {way: answers.get(way, Answer.OK) for way in ("tcp", "rest", "sql")}
     ways = {way: said if isinstance(said, Said) else Said(said) for way, said in ways.items()}
 
     async def run():
         probes = PrimaryProbes(lambda _target: ways, PACE, SystemClock(), lambda: None)
         probes.aim(Target("pg1", "10.0.0.1"))
+        if stall is not None:
+            # The whole process stands still: an event loop that is busy, a machine that was paused.
+            asyncio.get_running_loop().call_later(stall[0], time.sleep, stall[1])
         await asyncio.sleep(seconds)
         found = {way: probes.probe(way) for way in ways}
         probes.aim(Target("pg2", "10.0.0.2"))
@@ -176,6 +184,63 @@ def test_an_unanswered_page_is_asked_for_anew_now_and_then():
     assert 3 <= ways["rest"].asked <= 6
     assert ways["rest"].most_at_once == 1
     assert found["rest"].failures >= 3
+
+
+@pytest.mark.parametrize("way", ["tcp", "rest", "sql"])
+def test_what_failed_before_a_standstill_of_our_own_is_forgotten(way):
+    """A machine that was paused for ten seconds has seen nothing for ten seconds, and not the primary silent."""
+    began = time.monotonic()
+    _ways, found = probed(2.6, stall=(1.2, 1.0), tcp=None, rest=None, sql=None)
+    since = found[way].failing_since
+    assert since is None or since - began >= 2.1, since - began
+    assert found[way].failures * 0.02 <= 0.5
+
+
+def test_a_short_wait_of_our_own_starts_no_count_anew():
+    _ways, found = probed(1.2, stall=(0.6, 0.05), tcp=None, rest=None, sql=None)
+    assert found["tcp"].failures > 20
+    assert time.monotonic() - found["tcp"].failing_since > 1.1
+
+
+def test_a_connection_that_stood_when_it_was_given_up_is_an_answer():
+    """The loop was busy while the kernel connected: that is no silence of the other end."""
+
+    async def run(listener):
+        way = TcpWay(Target("pg1", "127.0.0.1"), listener.getsockname()[1])
+        asked = asyncio.create_task(way.ask())
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        for peer in full:
+            peer.close()
+        listener.accept()[0].close()
+        listener.accept()[0].close()
+        time.sleep(1.5)  # noqa: ASYNC251 - the kernel tries again after a second
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        return way.given_up()
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        full = [socket.create_connection(listener.getsockname()) for _ in range(2)]
+        assert asyncio.run(run(listener)) is Answer.OK
+
+
+def test_a_connection_that_did_not_stand_when_it_was_given_up_is_none():
+    async def run(listener):
+        way = TcpWay(Target("pg1", "127.0.0.1"), listener.getsockname()[1])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await way.ask()
+        return way.given_up()
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        full = [socket.create_connection(listener.getsockname()) for _ in range(2)]
+        assert asyncio.run(run(listener)) is Answer.TIMEOUT
+        assert full
 
 
 def test_a_question_that_could_not_be_asked_leaves_the_book_as_it_was():

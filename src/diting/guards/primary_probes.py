@@ -8,7 +8,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..core.failover_signs import LIVES
+from ..core.failover_signs import LIVES, STUCK
 from ..core.failover_view import Answer, Probe
 from .probe_book import WAYS, ProbeBook
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 HURRY_SECONDS = 10.0
 """A silence is asked about quickly for so long; then it is known well enough."""
+STALL_SECONDS = 0.1
+"""Whoever comes so much later than meant has stood still, and has not seen what was silent meanwhile."""
 PATIENCE_SECONDS = 30.0
 """An SQL question without an answer is given up after so long. The kernel ends one whose connection is lost much sooner."""
 
@@ -113,13 +115,19 @@ class PrimaryProbes:
         self._tasks, self._ways, self._open, self.target = [], {}, {}, None
 
     async def _loop(self, name: str, way: Way, book: ProbeBook) -> None:
+        due = self._clock.monotonic()
         while True:
             begun = sent_at = self._clock.monotonic()
+            stood_still = begun > due + STALL_SECONDS
             if name == "tcp":
                 answer = await self._tcp(way)
             else:
                 answer, sent_at = await self._slow(name, way)
             now = self._clock.monotonic()
+            stood_still |= now > begun + self._longest(name) + STALL_SECONDS
+            if stood_still and answer in STUCK:
+                book.forget_failures()
+                answer = Answer.NONE
             # A question that could not be asked says nothing; the book ages, and an old one accuses nobody.
             news = answer is not Answer.NONE and book.note(answer, sent_at, now)
             since = book.probe.failing_since
@@ -127,7 +135,14 @@ class PrimaryProbes:
                 self.hurry(0.5)
             if news:
                 self._changed()
-            await self._rest(name, begun)
+            due = await self._rest(name, begun)
+
+    def _longest(self, name: str) -> float:
+        """Seconds that one round may take."""
+        pace = self._pace
+        if name == "tcp":
+            return pace.tcp_timeout_seconds
+        return pace.slow_timeout_seconds + pace.quick_timeout_seconds
 
     async def _tcp(self, way: Way) -> Answer:
         loop = asyncio.get_running_loop()
@@ -137,7 +152,7 @@ class PrimaryProbes:
             async with asyncio.timeout(self._pace.tcp_timeout_seconds):
                 return await way.ask()
         except TimeoutError:
-            return Answer.TIMEOUT
+            return way.given_up()
         finally:
             uneasy.cancel()
 
@@ -177,8 +192,10 @@ class PrimaryProbes:
             # To its end: it gives its connection up on the way, which must not hit the next question's.
             await asyncio.wait({question.task})
 
-    async def _rest(self, name: str, sent_at: float) -> None:
+    async def _rest(self, name: str, sent_at: float) -> float:
+        """Wait for the next round; the moment until when that was meant to be."""
         pace = self._pace
+        now = self._clock.monotonic()
         if name == "tcp":
             wait = pace.tcp_interval_seconds
             sql = self._books["sql"].probe
@@ -186,12 +203,14 @@ class PrimaryProbes:
                 # A stopped postmaster takes nothing from its queue: more connections would fill it, and then TCP
                 # too would fall silent.
                 wait = pace.slow_interval_seconds
-            await asyncio.sleep(max(0.0, sent_at + wait - self._clock.monotonic()))
-            return
-        quick = sent_at + pace.tcp_interval_seconds - self._clock.monotonic()
-        await asyncio.sleep(max(0.0, quick))
+            await asyncio.sleep(max(0.0, sent_at + wait - now))
+            return max(now, sent_at + wait)
+        quick = max(now, sent_at + pace.tcp_interval_seconds)
+        await asyncio.sleep(quick - now)
+        if self._hurry.is_set():
+            return quick
         left = sent_at + pace.slow_interval_seconds - self._clock.monotonic()
-        if left > 0 and not self._hurry.is_set():
+        if left > 0:
             hurry = asyncio.create_task(self._hurry.wait())
             # What comes late is news at once, and not only in the next round.
             question = self._open.get(name)
@@ -200,3 +219,4 @@ class PrimaryProbes:
                 await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 hurry.cancel()
+        return max(quick, sent_at + pace.slow_interval_seconds)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.failover_signs import LIVES, REPLIES, same_kind
@@ -41,6 +41,10 @@ class ProbeBook:
         replied = answered_at if answer in REPLIES else replied
         self.probe = Probe(answer, sent_at, before.last_ok_at, since, count, replied)
         return True
+
+    def forget_failures(self) -> None:
+        """Whoever asked stood still meanwhile: what failed before that, and during it, says nothing."""
+        self.probe = replace(self.probe, failing_since=None, failures=0)
 
 
 def as_ages(probe: Probe, now: float) -> dict[str, Any]:

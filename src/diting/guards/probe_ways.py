@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import re
+import select
 import socket
 import ssl
 import struct
@@ -45,6 +47,9 @@ class Way(Protocol):
     async def ask(self) -> Answer:
         """How one question ended; NONE when it could not even be asked."""
 
+    def given_up(self) -> Answer:
+        """What had come of a question by the time it was cut off; TIMEOUT when nothing had."""
+
     def drop(self) -> None:
         """Give up a kept connection."""
 
@@ -63,6 +68,7 @@ class TcpWay:
     """A connection to PostgreSQL's port, closed by a reset as soon as it stands: no state is left on either side."""
 
     def __init__(self, target: Target, port: int) -> None:
+        self._cut_off = Answer.TIMEOUT
         self._address = (target.address, port)
         self._family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
 
@@ -75,10 +81,28 @@ class TcpWay:
                 await asyncio.get_running_loop().sock_connect(sock, self._address)
             except OSError as error:
                 return answer_of(error)
+            except asyncio.CancelledError:
+                # This process may have been too busy to look; the kernel was not.
+                self._cut_off = _settled(sock)
+                raise
         return Answer.OK
+
+    def given_up(self) -> Answer:
+        """See :class:`Way`."""
+        return self._cut_off
 
     def drop(self) -> None:
         """Nothing is kept."""
+
+
+def _settled(sock: socket.socket) -> Answer:
+    """What the kernel knows of a connection that was begun; TIMEOUT while it waits for the other end."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    if not poll.poll(0):
+        return Answer.TIMEOUT
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return answer_of(OSError(number, os.strerror(number))) if number else Answer.OK
 
 
 class RestWay:
@@ -138,6 +162,10 @@ class RestWay:
             self.drop()
         return Answer.OK
 
+    def given_up(self) -> Answer:
+        """See :class:`Way`."""
+        return Answer.TIMEOUT
+
     def drop(self) -> None:
         """Abort, without waiting for a peer that may be gone."""
         kept, self._kept = self._kept, None
@@ -194,6 +222,10 @@ class SqlWay:
             # psycopg's OperationalError: the socket is of no use any more.
             raise _LostError(str(error)) from error
         return Answer.OK
+
+    def given_up(self) -> Answer:
+        """See :class:`Way`."""
+        return Answer.TIMEOUT
 
     def drop(self) -> None:
         """Close at once."""

@@ -120,7 +120,7 @@ def is_confirmed(
         for probe in _asked(death, vantage):
             if probe.failing_since is None or probe.failing_since > begin:
                 return False
-            if death is Death.GONE and probe.failures < policy.confirm_probes:
+            if probe.failures < policy.confirm_probes:
                 return False
     # A good answer counts whoever heard it, also one that has since fallen silent itself.
     return not any(

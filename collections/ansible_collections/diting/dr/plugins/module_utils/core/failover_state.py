@@ -86,7 +86,7 @@ class FailoverPolicy(Plain):
     confirm_seconds: float = 3.0
     """Silence before a fence. A live migration is silent too: lower it only where none happens."""
     confirm_probes: int = 3
-    """And so many failed probes of each kind from each vantage point."""
+    """And so many failed probes of each kind from each vantage point, whatever the death."""
     hang_seconds: float = 10.0
     """No local commit for so long; and silence for so long where something was refused just before."""
     no_space_seconds: float = 10.0
