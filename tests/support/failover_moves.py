@@ -39,6 +39,8 @@ class Judge:
     ordered_at: float | None = None
     revision: int | None = None
     """The leader key's when the fence was ordered."""
+    raft_term: int | None = None
+    """etcd's at that moment."""
     off: tuple[str, float] | None = None
     """Incident and asking moment of the newest "off"."""
     last_heard: float = 0.0
@@ -112,6 +114,7 @@ def check(node: Node, actions, path) -> Judge:
                 judge,
                 ordered_at=world.now,
                 revision=world.mod_revision,
+                raft_term=world.raft_term,
                 off=None,
                 fences=(*judge.fences, world.now),
             )
@@ -200,11 +203,14 @@ def sign(kind: str):
         if kind == "fed":
             world = replace(world, fed_at=now)
         elif kind == "renewed":
-            # etcd's whole seconds, cut off twice, hide a rise of less than two; a real renewal comes loop_wait after the one before.
+            # etcd's whole seconds, cut off twice, hide a rise of less than two: then nobody can be sure of a renewal. But
+            # nobody can be sure of none either, unless an election has made every lease whole since the order.
             hidden = now - world.renewed_at < 2.1
             world = replace(world, renewed_at=now)
             if hidden:
-                return replace(node, world=world)
+                elected = node.judge.raft_term not in (None, world.raft_term)
+                judge = node.judge if elected else replace(node.judge, last_sign=now)
+                return replace(node, world=world, judge=judge)
         elif kind == "refused":
             world = replace(world, tcp=Answer.REFUSED)
             now = world.now + 0.05

@@ -40,9 +40,11 @@ def world(guard):
 
 def until(guard, world, name, **answers):
     """Play until this action is given."""
-    while name not in guard.names():
+    for _tick in range(50):
+        if name in guard.names():
+            return world
         world = play(guard, world, 0.1, **answers)
-    return world
+    raise AssertionError(guard.names())
 
 
 def test_a_dead_primary_is_fenced_proven_and_released(guard, world):
@@ -134,10 +136,27 @@ def test_a_fence_that_lies_is_found_out_by_one_sign(guard, world, sign):
     assert guard.state.phase is Phase.STANDING_DOWN
 
 
+@pytest.mark.parametrize("since_the_one_before", [0.05, 0.2, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize("step", ["last_look", "isolate"])
+def test_a_renewal_that_etcds_whole_seconds_hide_releases_nothing(guard, world, step, since_the_one_before):
+    """Only etcd still hears the host, once a second, as with ttl 20 and loop_wait 1."""
+    world = until(guard, world.dies(renewed_at=world.now - since_the_one_before), step)
+    for _loop in range(6):
+        world = play(guard, replace(world, renewed_at=world.now - 0.06), 1.0)
+    assert "release" not in guard.names()
+    assert guard.state.phase is Phase.STANDING_DOWN
+
+
+def test_a_renewal_just_before_the_end_costs_no_second(guard, world):
+    """The proof comes once a whole second has passed since the last renewal."""
+    world = play(guard, world.dies(renewed_at=world.now - 0.03), 1.9)
+    assert "release" in guard.names()
+
+
 def test_signs_older_than_the_read_back_do_not_count(guard, world):
     """The primary was alive, cut off from everybody but etcd and a replica's stream, until it was switched off."""
     world = world.dies(renewed_at=world.now + 0.3, fed_at=world.now + 0.35)
-    play(guard, world, 1.2)
+    play(guard, world, 2.2)
     assert "release" in guard.names()
 
 

@@ -80,6 +80,52 @@ def test_a_lease_that_was_renewed_after_the_read_back(at, ttl, term, lease_id, s
     assert bool(signs_of_life(state, Observation("r", "b", at, etcd=etcd))) is sign
 
 
+@pytest.mark.parametrize(
+    ("at", "ttl", "term", "granted", "proven"),
+    [
+        (101.0, 18, 3, 20, True),  # the newest renewal came before 100
+        (101.0, 19, 3, 20, False),  # before 101: it may be newer than the read-back
+        (101.9, 18, 3, 20, False),  # before 100.9
+        (101.9, 17, 3, 20, True),
+        (
+            101.9,
+            18,
+            4,
+            20,
+            True,
+        ),  # an election made the lease whole: it says nothing, and only a rise since then counts
+        (101.0, 18, 3, None, False),
+    ],
+    ids=str,
+)
+def test_a_last_look_takes_proof_that_the_lease_was_not_renewed_since(at, ttl, term, granted, proven):
+    """Patroni with ttl 20 and loop_wait 1 renews it each second, and etcd tells whole seconds: a rise would go unseen."""
+    state = FailoverState(off_asked_at=100.1, off_answered_at=100.2, lease=BASE, raft_term=3)
+    etcd = EtcdView(
+        asked_at=at,
+        answered_at=at,
+        raft_term=term,
+        lease_id=5,
+        lease_ttl_seconds=ttl,
+        lease_granted_seconds=granted,
+    )
+    found = unseen(state, Observation("r", "b", at, etcd=etcd))
+    assert found == ([] if proven else ["that the leader key's lease was not renewed since the read-back"])
+
+
+def test_without_a_known_term_the_proof_is_wanted_all_the_same():
+    state = FailoverState(off_asked_at=100.1, off_answered_at=100.2)
+    etcd = EtcdView(
+        asked_at=101.0,
+        answered_at=101.0,
+        raft_term=3,
+        lease_id=5,
+        lease_ttl_seconds=19,
+        lease_granted_seconds=20,
+    )
+    assert unseen(state, Observation("r", "b", 101.0, etcd=etcd))
+
+
 def test_a_result_that_was_asked_for_before_this_step_is_not_of_this_step():
     world = World()
     for asked, event in ((world.now - 2, Event.NOTHING), (world.now - 0.5, Event.ORDER_DONE)):

@@ -203,7 +203,8 @@ def _isolating(case: Case) -> Finding:
         return NOTHING
     if result.outcome is not Outcome.DONE:
         return Finding(Event.ISOLATE_FAILED, (f"{result.outcome.value}: {result.words}",))
-    return NOTHING if case.lacking() else Finding(Event.ISOLATED)
+    unsure = case.lacking() or not signs.is_unrenewed(case.state, case.seen.etcd)
+    return NOTHING if unsure else Finding(Event.ISOLATED)
 
 
 def _releasing(case: Case) -> Finding:

@@ -218,6 +218,22 @@ def renewal(base: Lease | None, etcd: EtcdView) -> float | None:
     return new.answered_at if granted is None else new.answered_at + new.ttl_seconds + 1 - granted
 
 
+def is_unrenewed(state: FailoverState, etcd: EtcdView) -> bool:
+    """Whether this reading proves that the lease was not renewed after the read-back was asked.
+
+    Between two renewals a second apart there is no rise that whole seconds would show. So nothing is concluded from its
+    absence: the newest renewal has to be *proven* older, which some reading does within the second after the read-back, if it
+    is so. Across an election of etcd this cannot be had, since that has made every lease whole.
+    """
+    lease, after = lease_of(etcd), state.off_asked_at
+    if lease is None or after is None:
+        return False
+    if state.raft_term is not None and lease.raft_term != state.raft_term:
+        return True
+    granted = etcd.lease_granted_seconds
+    return granted is not None and lease.answered_at + lease.ttl_seconds + 1 - granted <= after
+
+
 def unseen(state: FailoverState, seen: Observation) -> list[str]:
     """What the last look still lacks, as words; empty when every witness has looked after the read-back."""
     after = state.off_answered_at
@@ -237,6 +253,8 @@ def unseen(state: FailoverState, seen: Observation) -> list[str]:
             lacking.append(f"the walreceiver of {name} was not seen since the read-back")
     if not _newer(after, seen.etcd.asked_at) or lease_of(seen.etcd) is None:
         lacking.append("the leader key's lease was not read since the read-back")
+    elif not is_unrenewed(state, seen.etcd):
+        lacking.append("that the leader key's lease was not renewed since the read-back")
     return lacking
 
 

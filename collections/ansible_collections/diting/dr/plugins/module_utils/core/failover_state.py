@@ -70,6 +70,8 @@ class FailoverState(Plain):
     off_answered_at: float | None = None
     asked_again_at: float = 0.0
     lease: Lease | None = None
+    raft_term: int | None = None
+    """etcd's when the fence was ordered; another one since then has made every lease whole."""
     renewed_at: float | None = None
     """The latest moment at which the newest renewal that was seen since the order can have come."""
     received: tuple[Received, ...] = ()
