@@ -134,8 +134,14 @@ def test_what_cannot_be_seen_is_waited_for_and_then_left_to_the_ttl(guard, world
     assert guard.state.phase is Phase.STANDING_DOWN
 
 
-def test_a_hang_needs_hang_seconds_and_a_timeout(guard, world):
-    hung = world.dies(tcp=Answer.OK, rest=Answer.OK, broken=Answer.TIMEOUT)
+@pytest.mark.parametrize(
+    "lives",
+    [{"tcp": Answer.OK, "rest": Answer.OK}, {"tcp": Answer.OK}, {"rest": Answer.OK}],
+    ids=["both", "tcp", "rest"],
+)
+def test_a_hang_needs_hang_seconds_and_a_timeout(guard, world, lives):
+    """Clients that give up fill the queue of a stopped postmaster, and TCP falls silent, too: Patroni still answers."""
+    hung = world.dies(**lives, broken=Answer.TIMEOUT)
     hung = play(guard, hung, 1.9)
     assert guard.names() == []
     play(guard, hung, 0.4)

@@ -91,7 +91,7 @@ class Limits(Strict):
         "confirm_seconds", "Silence before a fence; a live migration is silent too"
     )
     confirm_probes: int = _policy_field("confirm_probes", "Failed probes of each kind that it takes as well")
-    hang_seconds: float = _policy_field("hang_seconds", "TCP answers and no local commit for so long")
+    hang_seconds: float = _policy_field("hang_seconds", "TCP or REST answers and no local commit for so long")
     no_space_seconds: float = _policy_field("no_space_seconds", "'No space' or 'read-only' for so long")
     suspect_limit_seconds: float = _policy_field(
         "suspect_limit_seconds", "A suspicion that led nowhere for so long is given up"

@@ -97,7 +97,9 @@ def symptom(state: FailoverState, seen: Observation, now: float, policy: Failove
         return None
     if all(v.sql.answer in FULL for v in writers):
         return Death.FULL
-    if all(v.sql.answer in STUCK for v in writers) and any(v.tcp.answer is Answer.OK for v in fresh):
+    # The queue of a stopped postmaster fills with clients that have given up, and then TCP is silent as well.
+    alive = any(Answer.OK in (v.tcp.answer, v.rest.answer) for v in fresh)
+    if alive and all(v.sql.answer in STUCK for v in writers):
         return Death.HUNG
     return None
 

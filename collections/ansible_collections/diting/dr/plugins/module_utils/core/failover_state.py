@@ -16,7 +16,7 @@ class Death(enum.Enum):
     GONE = "gone"
     """No TCP, no REST, no SQL from anywhere."""
     HUNG = "hung"
-    """TCP answers, and no local commit comes back."""
+    """TCP or REST answers, and no local commit comes back."""
     FULL = "full"
     """It answers "no space" or "read-only"."""
 
