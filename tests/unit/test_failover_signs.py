@@ -157,6 +157,15 @@ def test_the_primary_is_no_vantage_point_of_itself_and_its_voice_is_a_sign():
     assert heard == ["pg1 itself answered"]
 
 
+def test_a_refusal_after_the_read_back_counts_although_silence_has_followed_it():
+    world = dataclasses.replace(World(), alive_until=990.0)
+    state = FailoverState(target="pg1", off_asked_at=world.now - 0.5, off_answered_at=world.now - 0.4)
+    assert signs_of_life(state, world.see()) == []
+    heard = signs_of_life(state, dataclasses.replace(world, replied_at=world.now - 0.3).see())
+    assert heard
+    assert signs_of_life(state, dataclasses.replace(world, replied_at=world.now - 0.6).see()) == []
+
+
 def test_a_vantage_point_that_never_writes_can_confirm_silence_but_no_hang():
     world = dataclasses.replace(World(), alive_until=990.0)
     state = FailoverState(target="pg1", saw_alive=("ops1", "pg2", "pg3"))

@@ -177,7 +177,7 @@ def signs_of_life(state: FailoverState, seen: Observation) -> list[str]:
 
 
 def _heard(probe: Probe, after: float) -> bool:
-    if probe.last_ok_at is not None and probe.last_ok_at > after:
+    if any(moment is not None and moment > after for moment in (probe.last_ok_at, probe.last_reply_at)):
         return True
     return probe.answer in REPLIES and probe.tried_at is not None and probe.tried_at > after
 
