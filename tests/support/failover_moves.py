@@ -19,6 +19,7 @@ POLICY = FailoverPolicy(
     confirm_probes=2,
     fence_seconds=0.5,
     read_back_seconds=0.5,
+    late_look_seconds=0.2,
     last_look_seconds=0.35,
     isolate_seconds=0.35,
     release_seconds=0.35,
@@ -28,6 +29,7 @@ POLICY = FailoverPolicy(
     suspect_limit_seconds=1.0,
     fence_max_per_window=2,
 )
+EVERYBODY = ("ops1", "pg2", "pg3")
 ONCE = ("fence", "isolate", "release", "tell_proxies", "power_on")
 """Actions that are never given twice in one incident, restart or not."""
 
@@ -41,6 +43,8 @@ class Judge:
     """The leader key's when the fence was ordered."""
     raft_term: int | None = None
     """etcd's at that moment."""
+    confirmed: tuple[str, ...] = ()
+    """Vantage points that spoke for the fence."""
     off: tuple[str, float] | None = None
     """Incident and asking moment of the newest "off"."""
     last_heard: float = 0.0
@@ -69,7 +73,7 @@ class Node:
 
 def vote(world: World) -> bool:
     """Two live vantage points, one a replica."""
-    live = {"ops1", "pg2", "pg3"} - set(world.stale)
+    live = set(EVERYBODY) - set(world.stale)
     return len(live) >= 2 and bool(live & {"pg2", "pg3"})
 
 
@@ -115,6 +119,7 @@ def check(node: Node, actions, path) -> Judge:
                 ordered_at=world.now,
                 revision=world.mod_revision,
                 raft_term=world.raft_term,
+                confirmed=tuple(name for name in EVERYBODY if name not in world.stale),
                 off=None,
                 fences=(*judge.fences, world.now),
             )
@@ -126,6 +131,13 @@ def check(node: Node, actions, path) -> Judge:
             assert judge.last_sign <= judge.off[1] + 1e-6, path
             assert allowed(world), path
             assert supported(world, judge.revision), path
+        if action.name == "isolate":
+            # Everybody has looked again; but for one who did not confirm, was waited for, and would only have seen a lie.
+            assert not set(world.stale) & set(judge.confirmed), path
+            assert len(world.stale) <= 1, path
+            assert not world.stale or POLICY.power_fence, path
+            assert not world.stale or world.now - judge.off[1] >= POLICY.late_look_seconds - 1e-6, path
+            assert set(action.args["survivors"]) == {"pg2", "pg3"} - set(world.stale), path
         if action.name == "release":
             assert action.args["mod_revision"] == judge.revision, path
             assert ("isolate", incident) in judge.given, path
@@ -201,6 +213,8 @@ def sign(kind: str):
         if world.alive_until is None:
             return None
         if kind == "fed":
+            if {"pg2", "pg3"} <= set(world.stale):
+                return None
             world = replace(world, fed_at=now)
         elif kind == "renewed":
             # etcd's whole seconds, cut off twice, hide a rise of less than two: then nobody can be sure of a renewal. But
@@ -216,6 +230,8 @@ def sign(kind: str):
             now = world.now + 0.05
         else:
             vantage, _, probe = kind.partition(":")
+            if vantage in world.stale:
+                return None  # nobody hears what a deaf one has heard
             world = replace(world, heard=((vantage, probe, now),))
         heard = node.judge.last_heard if kind in ("refused", "renewed", "fed") else now
         clear = now if kind != "renewed" or world.etcd_reads else node.judge.last_clear
@@ -337,6 +353,8 @@ MOVES = {
     "others fenced": change(elsewhere=2),
     "control deaf": change(stale=("ops1",)),
     "replicas deaf": change(stale=("pg2", "pg3")),
+    "one deaf": change(stale=("pg3",)),
+    "nobody deaf": change(stale=()),
     "two deaf": change(stale=("ops1", "pg2")),
     "etcd refuses writes": change(etcd_writes=False),
     "etcd silent": change(etcd_reads=False),

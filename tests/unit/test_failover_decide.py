@@ -187,6 +187,45 @@ def test_a_last_look_that_lacks_a_witness_releases_nothing(guard, world):
     assert "pg3 has not looked" in str(guard.alerts()[-1])
 
 
+def test_a_vantage_point_that_did_not_confirm_is_given_a_moment_to_look(guard, world):
+    """A witness that was being restarted, or lost a packet: what it sees since counts as much as anybody's."""
+    world = until(guard, world.dies(stale=("pg3",)), "last_look")
+    play(guard, world, 1)
+    given = {action.name: (at, action.args) for at, action in guard.done}
+    assert given["isolate"][0] - given["last_look"][0] >= POLICY.late_look_seconds - 1e-6
+    assert given["isolate"][1]["survivors"] == ["pg2"]
+    assert "release" in given
+
+
+def test_one_that_comes_back_in_time_is_heard_and_cut_off_too(guard, world):
+    world = until(guard, world.dies(stale=("pg3",)), "last_look")
+    heard = Guard(state=guard.state)
+    play(heard, replace(world, stale=(), heard=(("pg3", "sql", world.now - 0.06),)), 3)
+    assert "isolate" not in heard.names()
+    assert heard.state.phase is Phase.STANDING_DOWN
+    play(guard, replace(world, stale=()), 1)
+    assert guard.order("isolate").args["survivors"] == ["pg2", "pg3"]
+
+
+def test_a_fence_that_only_cuts_the_network_off_takes_everybodys_look():
+    """Connections that are open may last behind it; who has not looked may still be fed."""
+    guard = Guard(replace(POLICY, power_fence=False))
+    world = settle(guard, World())
+    play(guard, world.dies(stale=("pg3",)), 5)
+    assert "isolate" not in guard.names()
+    assert guard.state.phase is Phase.STANDING_DOWN
+    assert "pg3 has not looked" in str(guard.alerts()[-1])
+
+
+def test_more_than_one_must_not_be_missing(guard, world):
+    world = until(guard, world.dies(), "last_look")
+    state = replace(guard.state, late=("pg4", "pg5"))
+    for late, clean in ((("pg4",), True), (("pg4", "pg5"), False)):
+        wide = Guard(state=replace(state, late=late))
+        play(wide, world, 3)
+        assert ("isolate" in wide.names()) is clean
+
+
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNKNOWN, "silent"], ids=str)
 def test_an_isolation_that_is_uncertain_is_undone_and_releases_nothing(guard, world, outcome):
     play(guard, world.dies(), 10, isolate=outcome)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core import failover_machine
@@ -79,7 +80,8 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         if sum(1 for member in config.members.values() if member.witness) < 2:
             problems.append("members: want a witness on two at least, for one of them may be the primary")
         try:
-            policy = config.limits.policy(config.pace)
+            power = not config.fencing.agent.endswith("_network")
+            policy = replace(config.limits.policy(config.pace), power_fence=power)
         except ValueError as error:
             problems.append(str(error))
         if problems:

@@ -161,6 +161,7 @@ def _remember(
             )
         case Event.CONFIRMED:
             witnesses = signs.accusers(new, seen, now, policy)
+            names = {v.name for v in witnesses}
             number = new.incidents + 1
             return replace(
                 new,
@@ -169,7 +170,8 @@ def _remember(
                 incident=f"{new.target}-{new.mod_revision}-{number}",
                 fenced=True,
                 fences=(*(m for m in new.fences if now - m <= policy.fence_window_seconds), now),
-                witnesses=tuple(sorted(v.name for v in witnesses)),
+                witnesses=tuple(sorted(names)),
+                late=tuple(sorted(v.name for v in seen.vantages if v.name not in {new.target, *names})),
                 survivors=tuple(sorted(v.name for v in witnesses if v.kind is VantageKind.REPLICA)),
                 off_asked_at=None,
                 off_answered_at=None,
@@ -185,7 +187,8 @@ def _remember(
                 new, off_asked_at=seen.read_back.asked_at, off_answered_at=seen.read_back.answered_at
             )
         case Event.LOOK_CLEAN:
-            return replace(new, isolated_until=now + policy.isolate_seconds + policy.isolate_hold_seconds)
+            until = now + policy.isolate_seconds + policy.isolate_hold_seconds
+            return replace(new, survivors=signs.survivors(new, seen), isolated_until=until)
         case Event.ETCD_LEADER_BESIDE:
             return replace(new, moved_etcd_at=now)
         case Event.SIGNS_MISSING:
@@ -203,6 +206,7 @@ def _forget(state: FailoverState, now: float) -> FailoverState:
         death=None,
         fenced=False,
         witnesses=(),
+        late=(),
         survivors=(),
         off_asked_at=None,
         off_answered_at=None,

@@ -183,15 +183,18 @@ def _reading_back(case: Case) -> Finding:
 
 
 def _last_look(case: Case) -> Finding:
+    late = signs.not_looked(case.state, case.seen, case.state.late)
     stopped = _stopped(case, case.policy.last_look_seconds)
     if stopped is not None:
-        lacking = (*signs.unseen(case.state, case.seen), *case.lacking())
+        lacking = (*signs.unseen(case.state, case.seen), *late.values(), *case.lacking())
         return (
             Finding(stopped.event, (*stopped.words, *lacking)) if stopped.event is Event.TIMEOUT else stopped
         )
-    if signs.unseen(case.state, case.seen) or case.lacking():
+    # A read-back that lies is found out by whoever looks; so as good as everybody has to, confirmed or not.
+    may_lack = case.policy.power_fence and len(late) <= 1 and case.age >= case.policy.late_look_seconds
+    if signs.unseen(case.state, case.seen) or case.lacking() or (late and not may_lack):
         return NOTHING
-    return Finding(Event.LOOK_CLEAN)
+    return Finding(Event.LOOK_CLEAN, tuple(late.values()))
 
 
 def _isolating(case: Case) -> Finding:

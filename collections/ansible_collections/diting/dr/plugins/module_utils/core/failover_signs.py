@@ -236,23 +236,36 @@ def is_unrenewed(state: FailoverState, etcd: EtcdView) -> bool:
     return granted is not None and lease.answered_at + lease.ttl_seconds + 1 - granted <= after
 
 
+def not_looked(state: FailoverState, seen: Observation, names: Iterable[str]) -> dict[str, str]:
+    """Those of ``names`` that have not looked at everything after the read-back, each with what is missing in words."""
+    after = float("inf") if state.off_answered_at is None else state.off_answered_at
+    vantages = {v.name: v for v in seen.vantages}
+    lacking = {}
+    for name in names:
+        vantage = vantages.get(name)
+        if vantage is None or not _newer(
+            after, vantage.answered_at, vantage.tcp.tried_at, vantage.rest.tried_at
+        ):
+            lacking[name] = f"{name} has not looked since the read-back"
+        elif vantage.kind is VantageKind.REPLICA and (
+            vantage.walreceiver is None or not _newer(after, vantage.walreceiver.read_at)
+        ):
+            lacking[name] = f"the walreceiver of {name} was not seen since the read-back"
+    return lacking
+
+
+def survivors(state: FailoverState, seen: Observation) -> tuple[str, ...]:
+    """Replicas that have looked since the read-back, whether they had confirmed or not."""
+    names = {*state.witnesses, *state.late} - not_looked(state, seen, (*state.witnesses, *state.late)).keys()
+    return tuple(sorted(v.name for v in seen.vantages if v.name in names and v.kind is VantageKind.REPLICA))
+
+
 def unseen(state: FailoverState, seen: Observation) -> list[str]:
     """What the last look still lacks, as words; empty when every witness has looked after the read-back."""
     after = state.off_answered_at
     if after is None:
         return ["no read-back"]
-    vantages = {v.name: v for v in seen.vantages}
-    lacking = []
-    for name in state.witnesses:
-        vantage = vantages.get(name)
-        if vantage is None or not _newer(
-            after, vantage.answered_at, vantage.tcp.tried_at, vantage.rest.tried_at
-        ):
-            lacking.append(f"{name} has not looked since the read-back")
-        elif name in state.survivors and (
-            vantage.walreceiver is None or not _newer(after, vantage.walreceiver.read_at)
-        ):
-            lacking.append(f"the walreceiver of {name} was not seen since the read-back")
+    lacking = list(not_looked(state, seen, state.witnesses).values())
     if not _newer(after, seen.etcd.asked_at) or lease_of(seen.etcd) is None:
         lacking.append("the leader key's lease was not read since the read-back")
     elif not is_unrenewed(state, seen.etcd):

@@ -64,8 +64,10 @@ class FailoverState(Plain):
     """A fence of this incident was ordered."""
     witnesses: tuple[str, ...] = ()
     """Vantage points that confirmed, all of which must look once more."""
+    late: tuple[str, ...] = ()
+    """All others that are configured: they are waited for, a moment."""
     survivors: tuple[str, ...] = ()
-    """The replicas among them."""
+    """The replicas among those that have looked."""
     off_asked_at: float | None = None
     off_answered_at: float | None = None
     asked_again_at: float = 0.0
@@ -105,6 +107,10 @@ class FailoverPolicy(Plain):
     read_back_seconds: float = 60.0
     read_back_pause_seconds: float = 0.1
     last_look_seconds: float = 2.0
+    late_look_seconds: float = 0.3
+    """For those who did not confirm. One of them may be missing after that, if the fence takes power away."""
+    power_fence: bool = True
+    """Whether it does. One that cuts the network off leaves connections open."""
     isolate_seconds: float = 2.0
     isolate_hold_seconds: float = 60.0
     """Life of the isolating routes; they go by themselves."""
