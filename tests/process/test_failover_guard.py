@@ -199,7 +199,6 @@ def is_read(guard, why):
     "phase", ["suspect", "fencing", "reading_back", "last_look", "isolating", "releasing"]
 )
 def test_killed_in_any_phase_it_does_nothing_twice(place, phase):
-    # Killed before the order went out, nothing is ever read back "off".
     guard = watching(place, limits={"read_back_seconds": 5.0})
     place.cut()
     try:

@@ -45,6 +45,8 @@ class Judge:
     """etcd's at that moment."""
     confirmed: tuple[str, ...] = ()
     """Vantage points that spoke for the fence."""
+    carried_out: str | None = None
+    """Incident whose order is known to have been carried out. A guard that dies may have sent it, or not yet."""
     off: tuple[str, float] | None = None
     """Incident and asking moment of the newest "off"."""
     last_heard: float = 0.0
@@ -124,6 +126,7 @@ def check(node: Node, actions, path) -> Judge:
                 fences=(*judge.fences, world.now),
             )
         if action.name in ("isolate", "release"):
+            assert judge.carried_out == incident, path
             assert judge.off is not None, path
             assert judge.off[0] == incident, path
             assert judge.ordered_at is not None, path
@@ -181,6 +184,8 @@ def answer(name: str, outcome: Outcome | Power, *, foreign: bool = False):
                 judge = replace(judge, off=(incident, asked))
         else:
             world = replace(node.world, **{name: Result(incident, outcome, asked, ended, outcome.value)})
+            if name == "fence" and outcome is Outcome.DONE:
+                judge = replace(judge, carried_out=incident)
             if name == "release" and not foreign:
                 judge = replace(judge, in_flight=judge.in_flight and outcome is Outcome.UNKNOWN)
                 if outcome is Outcome.DONE:

@@ -57,7 +57,19 @@ def test_nothing_is_done_twice(phase):
     assert again.state.target == "pg2"
 
 
-@pytest.mark.parametrize("phase", [Phase.FENCING, Phase.READING_BACK, Phase.LAST_LOOK], ids=lambda p: p.value)
+def test_an_order_that_may_never_have_gone_out_is_not_taken_for_a_fence():
+    """Killed between the state and the order, it reads "off" of a host that lost power by itself, and holds nothing off."""
+    guard, world = reach(Phase.FENCING)
+    again, world = killed(guard, world)
+    world = play(again, world, 2)
+    assert again.names() == ["alert"]
+    assert again.state.phase is Phase.STANDING_DOWN
+    # It may have gone out, too: then the host is switched on when somebody else leads.
+    play(again, replace(world, holder="pg2", mod_revision=9, etcd_leader="pg3"), 3)
+    assert again.names()[-2:] == ["unisolate", "power_on"]
+
+
+@pytest.mark.parametrize("phase", [Phase.READING_BACK, Phase.LAST_LOOK], ids=lambda p: p.value)
 def test_it_goes_on_by_a_fresh_read_back(phase):
     """The order is not repeated; what the hypervisor says now decides."""
     guard, world = reach(phase)

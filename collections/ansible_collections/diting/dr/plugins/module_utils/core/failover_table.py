@@ -154,11 +154,6 @@ def _fencing() -> _Lines:
         (P.FENCING, E.ORDER_DONE): Transition(
             P.READING_BACK, ("read_back",), "ordered; an order is no proof: read back"
         ),
-        (P.FENCING, E.RESTARTED): Transition(
-            P.READING_BACK,
-            ("read_back",),
-            "restarted: the order may have gone out and is not repeated; look what is so",
-        ),
         (P.READING_BACK, E.READ_BACK_AGAIN): Transition(
             P.READING_BACK,
             ("read_back",),
@@ -193,7 +188,15 @@ def _fencing() -> _Lines:
                 E.TIMEOUT: "no clear result before the deadline: nothing is released",
             },
         )
-    lines |= _stop(P.FENCING, undo=(), reasons={E.ORDER_FAILED: "the order failed or its end is unknown"})
+    lines |= _stop(
+        P.FENCING,
+        undo=(),
+        reasons={
+            E.ORDER_FAILED: "the order failed or its end is unknown",
+            # A host that reads "off" without it has lost power by itself, and may have it again at any moment.
+            E.RESTARTED: "restarted: the order may have gone out or not, and is not repeated",
+        },
+    )
     lines |= _stop(
         P.LAST_LOOK, undo=(), reasons={E.SIGN_OF_LIFE: "a sign of life after the read-back: it lied"}
     )
