@@ -45,6 +45,8 @@ class Judge:
     """etcd's at that moment."""
     confirmed: tuple[str, ...] = ()
     """Vantage points that spoke for the fence."""
+    open_since: float | None = None
+    """When an order to switch off was given whose end nobody knows: it may still be carried out."""
     carried_out: str | None = None
     """Incident whose order is known to have been carried out. A guard that dies may have sent it, or not yet."""
     off: tuple[str, float] | None = None
@@ -119,6 +121,7 @@ def check(node: Node, actions, path) -> Judge:
             judge = replace(
                 judge,
                 ordered_at=world.now,
+                open_since=world.now,
                 revision=world.mod_revision,
                 raft_term=world.raft_term,
                 confirmed=tuple(name for name in EVERYBODY if name not in world.stale),
@@ -145,6 +148,8 @@ def check(node: Node, actions, path) -> Judge:
             assert action.args["mod_revision"] == judge.revision, path
             assert ("isolate", incident) in judge.given, path
             judge = replace(judge, in_flight=True)
+        if action.name == "power_on" and judge.open_since is not None:
+            assert world.now - judge.open_since > POLICY.fence_seconds, path
         if action.name == "withdraw":
             judge = replace(judge, in_flight=False)
     return still_right(node, judge, path)
@@ -184,8 +189,12 @@ def answer(name: str, outcome: Outcome | Power, *, foreign: bool = False):
                 judge = replace(judge, off=(incident, asked))
         else:
             world = replace(node.world, **{name: Result(incident, outcome, asked, ended, outcome.value)})
-            if name == "fence" and outcome is Outcome.DONE:
-                judge = replace(judge, carried_out=incident)
+            if name == "fence":
+                judge = replace(
+                    judge,
+                    carried_out=incident if outcome is Outcome.DONE else judge.carried_out,
+                    open_since=judge.open_since if outcome is Outcome.UNKNOWN else None,
+                )
             if name == "release" and not foreign:
                 judge = replace(judge, in_flight=judge.in_flight and outcome is Outcome.UNKNOWN)
                 if outcome is Outcome.DONE:

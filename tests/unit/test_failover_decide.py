@@ -278,6 +278,21 @@ def test_a_release_without_an_end_is_withdrawn_soon(guard, world):
     assert withdrawn - asked <= POLICY.release_seconds + 0.2
 
 
+@pytest.mark.parametrize(("end", "waits"), [("silent", True), (Outcome.UNKNOWN, True), (Outcome.DONE, False)])
+def test_the_host_is_not_switched_on_while_the_order_to_switch_it_off_may_still_come(
+    guard, world, end, waits
+):
+    """A slow cloud, and a TTL that was quicker: the late "off" would hit a standby that has just joined."""
+    world = until(guard, world.dies(), "fence", fence=end)
+    ordered = next(at for at, action in guard.done if action.name == "fence")
+    world = replace(world, holder="pg2", mod_revision=9, etcd_leader="pg3")
+    world = play(guard, world, POLICY.fence_seconds - 1, fence=end)
+    assert ("power_on" in guard.names()) is not waits
+    play(guard, world, 3)
+    on = next(at for at, action in guard.done if action.name == "power_on")
+    assert (on - ordered > POLICY.fence_seconds) is waits
+
+
 def test_a_proxy_that_cannot_be_told_stops_nothing(guard, world):
     play(guard, world.dies(), 5, tell_proxies=Outcome.FAILED)
     assert guard.names() == [*STEPS, "alert"]

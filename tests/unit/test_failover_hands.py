@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 
 import pytest
 
 from diting.core.failover_view import Outcome, Power
+from diting.core.fence import Order
 from diting.core.guard import Action
 from diting.guards.etcd import KeyRevision
 from diting.guards.etcd_transport import TransportError
@@ -153,6 +155,42 @@ def test_how_a_release_ends(answer, outcome):
 def test_a_release_without_an_answer_is_unknown():
     _begun, hands = carry_out("release", mod_revision=7)
     assert hands.results["release"].outcome is Outcome.UNKNOWN
+
+
+def test_orders_for_one_host_never_overlap(monkeypatch):
+    """An "on" waits for the end of the "off" before it, and another host's for neither."""
+    calls, free = queue.Queue(), threading.Event()
+
+    class Slow:
+        def __init__(self, member):
+            self.member = member
+
+        def off(self, seconds):
+            calls.put(("off", self.member))
+            free.wait(5)
+            calls.put(("was off", self.member))
+            return Order(Outcome.DONE, 0.0, 0.0)
+
+        def on(self, seconds, *, leader=None):
+            calls.put(("on", self.member))
+            return Order(Outcome.DONE, 0.0, 0.0)
+
+    monkeypatch.setattr(Hands, "agent", lambda _self, member, _incident=None: Slow(member))
+
+    async def run():
+        hands = Hands(config(), nobody, {}, Lock(LOCK), SystemClock(), lambda: None)
+        args = {"incident": "i", "not_after": time.monotonic() + 5, "deadline_seconds": 5, "leader": "pg2"}
+        hands.begin(Action("fence", {**args, "target": "pg1"}))
+        seen = [await asyncio.to_thread(calls.get, timeout=5)]
+        hands.begin(Action("power_on", {**args, "target": "pg1"}))
+        hands.begin(Action("power_on", {**args, "target": "pg3"}))
+        seen.append(await asyncio.to_thread(calls.get, timeout=5))
+        free.set()
+        seen += [await asyncio.to_thread(calls.get, timeout=5) for _ in range(2)]
+        hands.close()
+        return seen
+
+    assert asyncio.run(run()) == [("off", "pg1"), ("on", "pg3"), ("was off", "pg1"), ("on", "pg1")]
 
 
 def test_without_the_lock_nothing_is_released():

@@ -63,7 +63,10 @@ class Hands:
         self._clock = clock
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._agents = ThreadPoolExecutor(4, thread_name_prefix="fence")
+        # One host, one order at a time: an "on" must not overtake the "off" before it.
+        self._switches = {
+            member: ThreadPoolExecutor(1, thread_name_prefix=f"fence {member}") for member in config.members
+        }
         # A thread of its own with a connection of its own: the release never waits for a reading that hangs.
         self._etcd_thread = ThreadPoolExecutor(1, thread_name_prefix="release")
         attempt = config.etcd.attempt_seconds
@@ -129,7 +132,7 @@ class Hands:
         def switch() -> T:
             return call(self.agent(member, incident))
 
-        return await asyncio.get_running_loop().run_in_executor(self._agents, switch)
+        return await asyncio.get_running_loop().run_in_executor(self._switches[member], switch)
 
     async def _fence(self, args: Mapping[str, Any]) -> Ended:
         self._in_etcd(lambda: self._record_fence(str(args["incident"])))
@@ -266,5 +269,6 @@ class Hands:
         self._withdrawn.set()
         for task in self._tasks:
             task.cancel()
-        self._agents.shutdown(wait=False, cancel_futures=True)
+        for switch in self._switches.values():
+            switch.shutdown(wait=False, cancel_futures=True)
         self._etcd_thread.shutdown(wait=False, cancel_futures=True)

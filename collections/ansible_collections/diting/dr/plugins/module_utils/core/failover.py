@@ -16,7 +16,7 @@ from .failover_alerts import ALERTS, alert_for
 from .failover_events import Finding, event_of
 from .failover_state import FailoverPolicy, FailoverState, Received
 from .failover_table import TABLE, Event, Phase
-from .failover_view import VantageKind
+from .failover_view import Outcome, VantageKind
 from .guard import Action, raise_alert, resolve_alert
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def _notice(state: FailoverState, seen: Observation, now: float) -> FailoverStat
             alive = {v.name for v in seen.vantages if signs.has_seen_alive(v, state.not_before)}
             if not alive <= set(state.saw_alive):
                 state = replace(state, saw_alive=tuple(sorted(alive | set(state.saw_alive))))
+    order = seen.fence
+    if state.order_open and order is not None and order.incident == state.incident:
+        state = replace(state, order_open=order.outcome is Outcome.UNKNOWN)
     if state.phase in (Phase.SUSPECT, Phase.FENCING):
         return replace(state, lease=signs.lease_of(etcd) or state.lease)
     if state.phase in (Phase.READING_BACK, Phase.LAST_LOOK, Phase.ISOLATING):
@@ -82,6 +85,7 @@ def _reboot(state: FailoverState, seen: Observation, now: float) -> FailoverStat
         boot=seen.boot,
         since=now,
         not_before=now,
+        ordered_at=None if state.ordered_at is None else now,
         off_asked_at=None,
         off_answered_at=None,
         asked_again_at=now,
@@ -169,6 +173,8 @@ def _remember(
                 incidents=number,
                 incident=f"{new.target}-{new.mod_revision}-{number}",
                 fenced=True,
+                ordered_at=now,
+                order_open=True,
                 fences=(*(m for m in new.fences if now - m <= policy.fence_window_seconds), now),
                 witnesses=tuple(sorted(names)),
                 late=tuple(sorted(v.name for v in seen.vantages if v.name not in {new.target, *names})),
@@ -205,6 +211,8 @@ def _forget(state: FailoverState, now: float) -> FailoverState:
         saw_alive=() if state.fenced else state.saw_alive,
         death=None,
         fenced=False,
+        ordered_at=None,
+        order_open=False,
         witnesses=(),
         late=(),
         survivors=(),

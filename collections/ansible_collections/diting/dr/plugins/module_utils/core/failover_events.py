@@ -253,6 +253,12 @@ def _cooling(case: Case) -> Finding:
     return _away(case) or NOTHING
 
 
+def _order_is_over(case: Case) -> bool:
+    """Whether the order to switch off can no longer be carried out: a late one would hit a host that is back."""
+    longest = case.policy.begin_seconds + case.policy.fence_seconds
+    return not case.state.order_open or case.now > (case.state.ordered_at or 0.0) + longest
+
+
 def _returning(case: Case) -> Finding:
     if not case.policy.power_on_after:
         done = case.own(case.seen.unisolate) is not None or case.age > case.policy.return_seconds
@@ -260,6 +266,8 @@ def _returning(case: Case) -> Finding:
     until = case.state.isolated_until
     result = case.own(case.seen.unisolate)
     gone = result is not None and result.outcome is Outcome.DONE
+    if not _order_is_over(case):
+        return NOTHING
     if gone or until is None or case.now > until:
         return Finding(Event.UNISOLATED)
     return NOTHING

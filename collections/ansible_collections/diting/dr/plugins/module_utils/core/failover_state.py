@@ -62,6 +62,10 @@ class FailoverState(Plain):
     incidents: int = 0
     fenced: bool = False
     """A fence of this incident was ordered."""
+    ordered_at: float | None = None
+    """When it was."""
+    order_open: bool = False
+    """Its end is not known: it may still be carried out."""
     witnesses: tuple[str, ...] = ()
     """Vantage points that confirmed, all of which must look once more."""
     late: tuple[str, ...] = ()
