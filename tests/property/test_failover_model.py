@@ -160,12 +160,15 @@ GOOD = {
     "isolate": "isolate=done",
     "release": "release=done",
     "tell_proxies": "tell_proxies=done",
+    "power_on": "power_on=done",
 }
 
 
 def helpful(node: Node, dice: random.Random) -> str:
     """The move that brings a failover on; left to chance alone, hardly any order would see one."""
     waiting = [GOOD[action] for action, _incident, _at in node.pending if action in GOOD]
+    if node.state.phase is Phase.REJOINING and waiting == ["read_back=off"]:
+        return "read_back=on"
     if waiting:
         return waiting[0]
     if node.world.holder != TARGET:

@@ -25,12 +25,14 @@ POLICY = FailoverPolicy(
     release_seconds=0.35,
     tell_seconds=0.2,
     return_seconds=0.2,
+    power_on_pause_seconds=0.1,
+    rejoin_seconds=0.8,
     comeback_seconds=1.0,
     suspect_limit_seconds=1.0,
     fence_max_per_window=2,
 )
 EVERYBODY = ("ops1", "pg2", "pg3")
-ONCE = ("fence", "isolate", "release", "tell_proxies", "power_on")
+ONCE = ("fence", "isolate", "release", "tell_proxies")
 """Actions that are never given twice in one incident, restart or not."""
 
 
@@ -148,8 +150,11 @@ def check(node: Node, actions, path) -> Judge:
             assert action.args["mod_revision"] == judge.revision, path
             assert ("isolate", incident) in judge.given, path
             judge = replace(judge, in_flight=True)
-        if action.name == "power_on" and judge.open_since is not None:
-            assert world.now - judge.open_since > POLICY.fence_seconds, path
+        if action.name == "power_on":
+            assert judge.open_since is None or world.now - judge.open_since > POLICY.fence_seconds, path
+            # Tried again only while that is allowed: people at work on a host must not be surprised.
+            assert permitted(world) or ("power_on", incident) not in judge.given, path
+            judge = replace(judge, given=(*judge.given, ("power_on", incident)))
         if action.name == "withdraw":
             judge = replace(judge, in_flight=False)
     return still_right(node, judge, path)
@@ -178,6 +183,8 @@ def answer(name: str, outcome: Outcome | Power, *, foreign: bool = False):
         if not waiting:
             return None
         _name, incident, asked = waiting[-1]
+        if name == "read_back" and any(item[0] == "power_on" for item in node.pending):
+            return None  # one host, one call at a time
         ended = node.world.now + 0.01
         pending = tuple(item for item in node.pending if item[0] != name)
         incident = "another-1-1" if foreign else incident
@@ -353,6 +360,8 @@ MOVES = {
     **ANSWERS,
     "read_back=foreign off": answer("read_back", Power.OFF, foreign=True),
     "release lands": lands,
+    "power_on=done": answer("power_on", Outcome.DONE),
+    "power_on=failed": answer("power_on", Outcome.FAILED),
     "tell_proxies=done": answer("tell_proxies", Outcome.DONE),
     "new etcd leader": lambda node: replace(
         node, world=replace(node.world, raft_term=node.world.raft_term + 1, renewed_at=node.world.now)

@@ -176,9 +176,12 @@ class World:
         return replace(self, alive_until=self.now, **changes)
 
 
-def clear(world: World, action: Action, outcome: Outcome = Outcome.DONE, power: Power = Power.OFF) -> World:
+def clear(world: World, action: Action, outcome: Outcome = Outcome.DONE, power: Power | None = None) -> World:
     """The world in which ``action`` was begun at once and ended within 10 ms, so or so."""
     incident = str(action.args.get("incident"))
+    if power is None:
+        on = world.power_on
+        power = Power.ON if on is not None and on.outcome is Outcome.DONE else Power.OFF
     result = Result(incident, outcome, world.now, world.now + 0.01, outcome.value)
     if action.name == "read_back":
         return replace(world, read_back=ReadBack(incident, power, world.now, world.now + 0.01, power.value))
@@ -233,7 +236,7 @@ def play(guard: Guard, world: World, seconds: float, **answers) -> World:
                 world,
                 action,
                 given if isinstance(given, Outcome) else Outcome.DONE,
-                given if isinstance(given, Power) else Power.OFF,
+                given if isinstance(given, Power) else None,
             )
             released = action.name == "release" and given in (None, Outcome.DONE)
             if released:

@@ -8,10 +8,10 @@ import pytest
 from diting.core.failover_state import FailoverState
 from diting.core.failover_table import Phase
 from diting.core.failover_view import Outcome
-from support.failover_world import Guard, World, play, replace, settle
+from support.failover_world import POLICY, Guard, Result, World, play, replace, settle
 
 RESULTS = ("fence", "read_back", "isolate", "unisolate", "release", "tell_proxies", "power_on")
-CHANGING = ("fence", "isolate", "release", "tell_proxies", "power_on")
+CHANGING = ("fence", "isolate", "release", "tell_proxies")
 
 
 def reach(phase):
@@ -66,7 +66,7 @@ def test_an_order_that_may_never_have_gone_out_is_not_taken_for_a_fence():
     assert again.state.phase is Phase.STANDING_DOWN
     # It may have gone out, too: then the host is switched on when somebody else leads, and no late order can hit it.
     play(again, replace(world, holder="pg2", mod_revision=9, etcd_leader="pg3"), 63)
-    assert again.names()[-2:] == ["unisolate", "power_on"]
+    assert again.names()[-3:] == ["unisolate", "power_on", "read_back"]
 
 
 @pytest.mark.parametrize("phase", [Phase.READING_BACK, Phase.LAST_LOOK], ids=lambda p: p.value)
@@ -78,6 +78,20 @@ def test_it_goes_on_by_a_fresh_read_back(phase):
     assert again.names()[:2] == ["read_back", "last_look"]
     assert "fence" not in again.names()
     assert "release" in again.names()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_after_a_restart_the_fenced_host_is_looked_at_before_it_is_ordered_on_again(on):
+    guard, world = reach(Phase.REJOINING)
+    again, world = killed(guard, world)
+    world = replace(world, power_on=Result("", Outcome.DONE, 0.0, 0.0) if on else None)
+    play(again, world, POLICY.power_on_pause_seconds + 1)
+    if on:
+        assert "power_on" not in again.names()
+        assert again.names()[0] == "read_back"
+    else:
+        assert again.names()[:2] == ["read_back", "power_on"]
+    assert again.state.phase is Phase.WATCHING
 
 
 def test_a_restart_behind_routes_of_its_own_making_stands_down():

@@ -55,7 +55,10 @@ def test_an_action_has_one_place_where_it_can_begin():
     assert begins["last_look"] == {(Phase.READING_BACK, Event.READ_BACK_OFF)}
     assert begins["isolate"] == {(Phase.LAST_LOOK, Event.LOOK_CLEAN)}
     assert begins["release"] == {(Phase.ISOLATING, Event.ISOLATED)}
-    assert begins["power_on"] == {(Phase.RETURNING, Event.UNISOLATED)}
+    assert begins["power_on"] == {
+        (Phase.RETURNING, Event.UNISOLATED),
+        (Phase.REJOINING, Event.POWER_ON_AGAIN),
+    }
     assert {phase for phase, _event in begins["tell_proxies"]} == {Phase.RELEASING}
 
 

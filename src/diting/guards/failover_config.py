@@ -103,9 +103,12 @@ class Limits(Strict):
     isolate_hold_seconds: float = _policy_field("isolate_hold_seconds", "Life of the isolating routes")
     release_seconds: float = _policy_field("release_seconds", "Deadline of the compare-and-delete")
     tell_seconds: float = _policy_field("tell_seconds", "Deadline for the proxies; they stop nothing")
-    return_seconds: float = _policy_field("return_seconds", "Deadline for the power-on")
+    return_seconds: float = _policy_field("return_seconds", "Deadline of one order to switch on")
+    rejoin_seconds: float = _policy_field(
+        "rejoin_seconds", "A fenced host that is not read back on for so long is left to people"
+    )
     comeback_seconds: float = _policy_field(
-        "comeback_seconds", "A fenced host is switched on after so long when nobody else leads"
+        "comeback_seconds", "So long after its fence a host is switched on when nobody else leads"
     )
     power_on_after: bool = _policy_field("power_on_after", "Whether a fenced host is switched on again")
     fence_max_per_window: int = _policy_field("fence_max_per_window", "Fences of the cluster in the window")

@@ -152,7 +152,7 @@ def _remember(
     match finding.event:
         case Event.RESTARTED:
             # Nothing that the earlier life had heard is evidence any more.
-            waiting = new.phase in (Phase.COOLING, Phase.STANDING_DOWN)
+            waiting = new.phase in (Phase.COOLING, Phase.STANDING_DOWN, Phase.REJOINING)
             return replace(
                 new,
                 run=seen.run,
@@ -186,7 +186,7 @@ def _remember(
                 received=(),
                 isolated_until=None,
             )
-        case Event.ORDER_DONE | Event.READ_BACK_AGAIN:
+        case Event.ORDER_DONE | Event.READ_BACK_AGAIN | Event.UNISOLATED | Event.POWER_ON_AGAIN:
             return replace(new, asked_again_at=now)
         case Event.READ_BACK_OFF if seen.read_back is not None:
             return replace(

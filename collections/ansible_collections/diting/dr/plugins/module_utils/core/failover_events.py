@@ -244,7 +244,8 @@ def _away(case: Case) -> Finding | None:
     moved = _leader(case)
     if moved is not None and moved.event is Event.LEADER_ELSEWHERE:
         return moved
-    if case.age > case.policy.comeback_seconds:
+    since = case.state.since if case.state.ordered_at is None else case.state.ordered_at
+    if case.now - since > case.policy.comeback_seconds:
         return Finding(Event.COMEBACK_DUE)
     return None
 
@@ -274,12 +275,24 @@ def _returning(case: Case) -> Finding:
 
 
 def _rejoining(case: Case) -> Finding:
-    result = case.own(case.seen.power_on)
-    if result is None:
-        return Finding(Event.TIMEOUT) if case.age > case.policy.return_seconds else NOTHING
-    if result.outcome is Outcome.DONE:
-        return Finding(Event.POWERED_ON)
-    return Finding(Event.POWER_ON_FAILED, (f"{result.outcome.value}: {result.words}",))
+    order, read = case.own(case.seen.power_on), case.seen.read_back
+    words = (f"{order.outcome.value}: {order.words}",) if order is not None else ()
+    answered = (
+        read is not None
+        and read.incident == case.state.incident
+        and read.asked_at >= case.state.asked_again_at
+    )
+    if read is not None and answered:
+        if read.power is Power.ON:
+            return Finding(Event.POWERED_ON)
+        words = (*words, f"read back {read.power.value}: {read.words}")
+    if case.age > case.policy.rejoin_seconds:
+        return Finding(Event.TIMEOUT, words)
+    rested = (
+        read is not None and answered and case.now - read.answered_at >= case.policy.power_on_pause_seconds
+    )
+    # Whoever pulls a lever now, or works on the host, must not have it come on under his hands.
+    return Finding(Event.POWER_ON_AGAIN, words) if rested and not case.not_allowed() else NOTHING
 
 
 def _standing_down(case: Case) -> Finding:

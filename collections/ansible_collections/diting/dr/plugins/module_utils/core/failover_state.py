@@ -122,8 +122,12 @@ class FailoverPolicy(Plain):
     """Short: what spoke for the release is not asked for again while it is under way."""
     tell_seconds: float = 2.0
     return_seconds: float = 30.0
+    """Deadline of one order to switch on."""
+    power_on_pause_seconds: float = 5.0
+    rejoin_seconds: float = 600.0
+    """A fenced host that cannot be switched on for so long is left to people."""
     comeback_seconds: float = 120.0
-    """A fenced host is switched on again after so long when nobody else has taken the leader key."""
+    """A fenced host is switched on again so long after its fence when nobody else has taken the leader key."""
     power_on_after: bool = True
     fence_max_per_window: int = 1
     fence_window_seconds: float = 900.0

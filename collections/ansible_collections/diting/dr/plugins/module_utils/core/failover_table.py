@@ -67,7 +67,7 @@ class Event(enum.Enum):
     UNISOLATED = "unisolated"
     LEFT_OFF = "left_off"
     POWERED_ON = "powered_on"
-    POWER_ON_FAILED = "power_on_failed"
+    POWER_ON_AGAIN = "power_on_again"
 
 
 ACTIONS = frozenset(
@@ -277,7 +277,7 @@ def _after() -> _Lines:
             P.WATCHING, ("resolve_alert",), "nothing was fenced, and a primary is well again"
         ),
         (P.RETURNING, E.UNISOLATED): Transition(
-            P.REJOINING, ("power_on",), "no route is in the way: power on"
+            P.REJOINING, ("power_on", "read_back"), "no route is in the way: power on, and look whether it is"
         ),
         (P.RETURNING, E.LEFT_OFF): Transition(
             P.WATCHING, ("resolve_alert",), "powering on is left to people here"
@@ -286,18 +286,18 @@ def _after() -> _Lines:
             P.RETURNING, (), "restarted: wait until the routes have expired"
         ),
         (P.REJOINING, E.POWERED_ON): Transition(
-            P.WATCHING, ("resolve_alert",), "the fenced host is on again"
+            P.WATCHING, ("resolve_alert",), "read back on: the fenced host is back"
         ),
-        (P.REJOINING, E.POWER_ON_FAILED): Transition(
-            P.WATCHING, ("resolve_alert", "raise_alert"), "the fenced host could not be switched on"
+        (P.REJOINING, E.POWER_ON_AGAIN): Transition(
+            P.REJOINING,
+            ("power_on", "read_back", "raise_alert"),
+            "not read back on: order it on again, which harms no host that is",
         ),
         (P.REJOINING, E.TIMEOUT): Transition(
-            P.WATCHING, ("resolve_alert", "raise_alert"), "no clear answer to the power-on in time"
+            P.WATCHING, ("resolve_alert", "raise_alert"), "the fenced host could not be switched on"
         ),
         (P.REJOINING, E.RESTARTED): Transition(
-            P.WATCHING,
-            ("raise_alert",),
-            "restarted: the power-on may have gone out and is not repeated; people look",
+            P.REJOINING, ("read_back",), "restarted: look whether the fenced host is on"
         ),
     }
 
