@@ -211,6 +211,19 @@ def answer(name: str, outcome: Outcome | Power, *, foreign: bool = False):
     return move
 
 
+def not_begun(node: Node) -> Node | None:
+    """The fence was refused for its age: nothing was ordered, and nothing of it counts."""
+    waiting = [item for item in node.pending if item[0] == "fence"]
+    if not waiting:
+        return None
+    _name, incident, asked = waiting[-1]
+    now = node.world.now + 0.01
+    result = Result(incident, Outcome.UNKNOWN, asked, now, "not begun", begun=False)
+    judge = replace(node.judge, open_since=None, fences=node.judge.fences[:-1])
+    pending = tuple(item for item in node.pending if item[0] != "fence")
+    return replace(node, world=replace(node.world, fence=result), pending=pending, judge=judge)
+
+
 def change(**changes):
     """A move: facts of the world change."""
 
@@ -359,6 +372,7 @@ MOVES = {
     **SIGNS,
     **ANSWERS,
     "read_back=foreign off": answer("read_back", Power.OFF, foreign=True),
+    "fence=not begun": not_begun,
     "release lands": lands,
     "power_on=done": answer("power_on", Outcome.DONE),
     "power_on=failed": answer("power_on", Outcome.FAILED),

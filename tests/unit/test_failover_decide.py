@@ -144,6 +144,20 @@ def test_an_order_without_a_clear_end_releases_nothing(guard, world, outcome):
     assert guard.state.phase is Phase.STANDING_DOWN
 
 
+def test_a_fence_that_was_not_begun_uses_nothing_up(guard, world):
+    """The machine slept between decision and deed: nobody was fenced, nobody has to come back, and the next one is free."""
+    world = until(guard, world.dies(), "fence", fence="silent")
+    refused = Result(guard.state.incident, Outcome.UNKNOWN, world.now, world.now, "it had aged", begun=False)
+    world = play(guard, replace(world, fence=refused), 0.5)
+    assert guard.state.phase is Phase.STANDING_DOWN
+    assert (guard.state.fences, guard.state.fenced, guard.state.order_open) == ((), False, False)
+    assert "not begun" in guard.alerts()[-1]
+    world = settle(guard, replace(world, alive_until=None))
+    assert guard.state.phase is Phase.WATCHING
+    play(guard, world.dies(), 1.5)
+    assert guard.names().count("fence") == 2
+
+
 @pytest.mark.parametrize("power", [Power.UNKNOWN, Power.ON, "silent"], ids=str)
 def test_no_answer_but_off_is_off(guard, world, power):
     play(guard, world.dies(), 70, read_back=power)

@@ -87,6 +87,7 @@ def test_what_has_aged_is_not_begun(name):
     result = hands.results[name]
     assert (begun, result.outcome, result.incident) == (False, Outcome.UNKNOWN, "pg1-7-1")
     assert "aged" in result.words
+    assert not result.begun
     assert witness.asked == []
 
 
@@ -98,6 +99,7 @@ def test_a_read_back_that_has_aged_is_unknown():
 def test_an_agent_that_cannot_be_made_has_ordered_nothing():
     _begun, hands = carry_out("fence")
     assert hands.results["fence"].outcome is Outcome.FAILED
+    assert not hands.results["fence"].begun
     _begun, hands = carry_out("read_back")
     assert hands.read_back.power is Power.UNKNOWN
 

@@ -81,7 +81,7 @@ class Hands:
             return True
         now, args = self._clock.monotonic(), action.args
         if now > float(args["not_after"]):
-            self._end(action, Outcome.UNKNOWN, "not begun: it had aged", now)
+            self._end(action, Outcome.UNKNOWN, "not begun: it had aged", now, begun=False)
             return False
         ways: dict[str, Callable[[Mapping[str, Any]], Awaitable[Ended]]] = {
             "fence": self._fence,
@@ -101,23 +101,29 @@ class Hands:
     async def _run(
         self, action: Action, way: Callable[[Mapping[str, Any]], Awaitable[Ended]], asked_at: float
     ) -> None:
+        begun = True
         try:
             async with asyncio.timeout(float(action.args.get("deadline_seconds", 10))):
                 outcome, words = await way(action.args)
+        except FencingError as error:
+            # There is no agent: nothing was ordered of anybody.
+            begun, outcome, words = False, Outcome.FAILED, str(error)
         except TimeoutError:
             outcome, words = Outcome.UNKNOWN, "no end before the deadline"
         except Exception as error:  # noqa: BLE001 - whatever it is, the end is not known
             outcome, words = Outcome.UNKNOWN, f"{type(error).__name__}: {error}"
-        self._end(action, outcome, words, asked_at)
+        self._end(action, outcome, words, asked_at, begun=begun)
 
-    def _end(self, action: Action, outcome: Outcome, words: str, asked_at: float) -> None:
+    def _end(
+        self, action: Action, outcome: Outcome, words: str, asked_at: float, *, begun: bool = True
+    ) -> None:
         incident, now = str(action.args.get("incident", "")), self._clock.monotonic()
         if action.name == "read_back":
             # Its own answer is set where it came; this is for one that never did.
             if self.read_back is None or self.read_back.asked_at < asked_at:
                 self.read_back = ReadBack(incident, Power.UNKNOWN, asked_at, now, words)
         else:
-            self.results[action.name] = Result(incident, outcome, asked_at, now, words)
+            self.results[action.name] = Result(incident, outcome, asked_at, now, words, begun)
         self._changed()
 
     def agent(self, member: str, incident: str | None = None) -> Agent:
@@ -137,10 +143,7 @@ class Hands:
     async def _fence(self, args: Mapping[str, Any]) -> Ended:
         self._in_etcd(lambda: self._record_fence(str(args["incident"])))
         seconds = float(args["deadline_seconds"])
-        try:
-            order = await self._switch(args["target"], args["incident"], lambda agent: agent.off(seconds))
-        except FencingError as error:
-            return Outcome.FAILED, str(error)
+        order = await self._switch(args["target"], args["incident"], lambda agent: agent.off(seconds))
         return order.outcome, order.words
 
     async def _read_back(self, args: Mapping[str, Any]) -> Ended:

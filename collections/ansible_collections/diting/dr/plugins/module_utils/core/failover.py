@@ -68,7 +68,7 @@ def _notice(state: FailoverState, seen: Observation, now: float) -> FailoverStat
                 state = replace(state, saw_alive=tuple(sorted(alive | set(state.saw_alive))))
     order = seen.fence
     if state.order_open and order is not None and order.incident == state.incident:
-        state = replace(state, order_open=order.outcome is Outcome.UNKNOWN)
+        state = replace(state, order_open=order.begun and order.outcome is Outcome.UNKNOWN)
     if state.phase in (Phase.SUSPECT, Phase.FENCING):
         return replace(state, lease=signs.lease_of(etcd) or state.lease)
     if state.phase in (Phase.READING_BACK, Phase.LAST_LOOK, Phase.ISOLATING):
@@ -188,6 +188,8 @@ def _remember(
             )
         case Event.ORDER_DONE | Event.READ_BACK_AGAIN | Event.UNISOLATED | Event.POWER_ON_AGAIN:
             return replace(new, asked_again_at=now)
+        case Event.ORDER_NOT_BEGUN:
+            return replace(new, fenced=False, ordered_at=None, fences=new.fences[:-1])
         case Event.READ_BACK_OFF if seen.read_back is not None:
             return replace(
                 new, off_asked_at=seen.read_back.asked_at, off_answered_at=seen.read_back.answered_at

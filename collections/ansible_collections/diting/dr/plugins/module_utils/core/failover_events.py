@@ -163,6 +163,8 @@ def _fencing(case: Case) -> Finding:
     order = case.own(case.seen.fence)
     if order is None:
         return NOTHING
+    if not order.begun:
+        return Finding(Event.ORDER_NOT_BEGUN, (order.words,))
     if order.outcome is Outcome.DONE:
         return Finding(Event.ORDER_DONE, (order.words,) if order.words else ())
     return Finding(Event.ORDER_FAILED, (f"{order.outcome.value}: {order.words}",))

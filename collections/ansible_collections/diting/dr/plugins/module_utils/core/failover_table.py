@@ -53,6 +53,7 @@ class Event(enum.Enum):
     KEY_CHANGED = "key_changed"
     ORDER_DONE = "order_done"
     ORDER_FAILED = "order_failed"
+    ORDER_NOT_BEGUN = "order_not_begun"
     READ_BACK_OFF = "read_back_off"
     READ_BACK_AGAIN = "read_back_again"
     SIGN_OF_LIFE = "sign_of_life"
@@ -193,6 +194,7 @@ def _fencing() -> _Lines:
         undo=(),
         reasons={
             E.ORDER_FAILED: "the order failed or its end is unknown",
+            E.ORDER_NOT_BEGUN: "the order was not begun: nothing was fenced, and it counts for nothing",
             # A host that reads "off" without it has lost power by itself, and may have it again at any moment.
             E.RESTARTED: "restarted: the order may have gone out or not, and is not repeated",
         },

@@ -175,6 +175,8 @@ class Result:
     asked_at: float
     answered_at: float
     words: str = ""
+    begun: bool = True
+    """False when it certainly was not: then nothing has happened, and nothing will."""
 
 
 @dataclass(frozen=True)
