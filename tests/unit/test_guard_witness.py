@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
+import time
+
 import pytest
 
 from diting.core.witness_guard import (
@@ -69,8 +74,60 @@ def test_it_is_taken_back_on_order():
 def test_nothing_else_is_ever_cut_off(order, paused):
     assert refusal(order, POLICY, 1000.0, paused=paused)
     state, actions = step(CALM, see(order, paused=paused))
-    assert (state.phase, actions) == (Phase.WATCHING, [])
+    assert (state.phase, actions) == (Phase.WATCHING, ["refuse"]), "and whoever ordered it is told at once"
     assert step(state, see(order))[1] == [], "a refused order is not taken up later"
+
+
+def test_a_stuck_witness_refuses_and_says_so():
+    state, actions = step(State(Phase.STUCK), see(wish(), ("10.0.0.1",)))
+    assert (state.phase, actions) == (Phase.STUCK, ["refuse"])
+    assert step(state, see(wish(), ("10.0.0.1",)))[1] == ["unisolate"]
+
+
+def ordered(paused=False, failing=False):
+    """Order an isolation of a witness whose cycle runs beside it; status, words and seconds until the answer."""
+
+    class Table:
+        def add(self, address):
+            if failing:
+                raise OSError(1, "not permitted")
+
+        def remove(self, address):
+            pass
+
+        def listed(self):
+            return ()
+
+    async def run():
+        settings = config()
+        guard = WitnessGuard(settings, Ports(), Table())
+        state, policy = CALM, guard.policy(settings)
+        order = asyncio.create_task(guard.order("isolate", {"address": "10.0.0.1", "hold_seconds": 5}))
+        began = time.monotonic()
+        while not order.done():
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            seen = dataclasses.replace(await guard.observe(now), paused=paused)
+            state, actions = decide(state, seen, now, policy)
+            for action in actions:
+                with contextlib.suppress(OSError):
+                    await guard.act(action, now)
+        return *order.result(), time.monotonic() - began
+
+    return asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_paused_witness_says_at_once_that_it_does_not():
+    """The control host waits for nobody who will not act: its own deadline would be over."""
+    status, answer, seconds = ordered(paused=True)
+    assert (status, answer["error"]) == (403, "the witness is paused")
+    assert seconds < 1
+
+
+def test_what_was_carried_out_and_what_failed_is_told_apart():
+    assert ordered()[:2] == (200, {"routes": []})
+    status, answer, _seconds = ordered(failing=True)
+    assert (status, "not permitted" in answer["error"]) == (503, True)
 
 
 def test_taking_back_is_never_refused():

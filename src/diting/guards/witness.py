@@ -97,7 +97,7 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
         self._run = secrets.token_hex(8)
         self._routes = routes or NetlinkRoutes(config.route_table)
         self._wish: Wish | None = None
-        self._done: dict[int, asyncio.Future[str]] = {}
+        self._done: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._one_order = asyncio.Lock()
         self._serial = 0
         self._news = asyncio.Event()
@@ -172,19 +172,21 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
 
     async def act(self, action: Action, now: float) -> dict[str, Any]:  # noqa: ARG002
         """Set or take away a route, and tell whoever ordered it."""
-        words = ""
+        ended = (200, "")
         try:
-            if action.name == "isolate":
+            if action.name == "refuse":
+                ended = (403, str(action.args["words"]))
+            elif action.name == "isolate":
                 self._isolate(str(action.args["address"]), float(action.args["until"]))
             elif action.name == "unisolate":
                 self._sweep()
         except OSError as error:
-            words = str(error)
+            ended = (503, str(error))
             raise
         finally:
             waiting = self._done.pop(int(action.args["wish"]), None)
             if waiting is not None and not waiting.done():
-                waiting.set_result(words)
+                waiting.set_result(ended)
         return {"routes": list(self._routes.listed())}
 
     def signature(self, observation: Observation) -> list[object]:
@@ -278,12 +280,12 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
             self.wake.set()
             try:
                 async with asyncio.timeout(_ORDER_SECONDS):
-                    trouble = await done
+                    status, words = await done
             except TimeoutError:
-                trouble = "not carried out in time"
+                status, words = 503, "not carried out in time"
             finally:
                 self._done.pop(wish.number, None)
-            return (503, {"error": trouble}) if trouble else (200, {"routes": list(self._routes.listed())})
+            return status, {"routes": list(self._routes.listed())} if status == 200 else {"error": words}
 
 
 def _wal_view(wal: WalReceiver, now: float) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class FailoverPolicy(Plain):
     """For those who did not confirm. One of them may be missing after that, if the fence takes power away."""
     power_fence: bool = True
     """Whether it does. One that cuts the network off leaves connections open."""
-    isolate_seconds: float = 2.0
+    isolate_seconds: float = 5.0
+    """Longer than a witness takes to say that it could not (2 s): its answer is worth more than our own deadline."""
     isolate_hold_seconds: float = 60.0
     """Life of the isolating routes; they go by themselves."""
     release_seconds: float = 0.5

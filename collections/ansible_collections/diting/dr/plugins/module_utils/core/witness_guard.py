@@ -35,6 +35,7 @@ class Event(enum.Enum):
     NOTHING = "nothing"
     CLEAR = "clear"
     ORDERED = "ordered"
+    REFUSED = "refused"
     TAKE_BACK = "take_back"
     OVER = "over"
     WILL_NOT_GO = "will_not_go"
@@ -120,6 +121,10 @@ def _lines() -> dict[tuple[Phase, Event], Transition]:
         (P.STUCK, E.OVER): Transition(P.STUCK, mend, "tried again"),
         (P.STUCK, E.TAKE_BACK): Transition(P.STUCK, mend, "tried again, on order"),
     }
+    for phase in Phase:
+        table[phase, E.REFUSED] = Transition(
+            phase, ("refuse",), "not carried out; whoever ordered it is told at once and does not wait"
+        )
     for phase in (P.WATCHING, P.ISOLATING):
         table[phase, E.WILL_NOT_GO] = Transition(
             P.STUCK, ("raise_alert",), "a route is still there after its time, or cannot be looked at"
@@ -134,6 +139,12 @@ TABLE: Table = {
 }
 
 
+def _objection(state: State, wish: Wish, seen: Observation, now: float, policy: Policy) -> str:
+    if state.phase in (Phase.STARTING, Phase.STUCK):
+        return f"the witness is {state.phase.value}"
+    return refusal(wish, policy, now, paused=seen.paused)
+
+
 def event_of(state: State, seen: Observation, now: float, policy: Policy) -> Event:
     """The table's word for what was seen."""
     wish = seen.wish
@@ -141,8 +152,7 @@ def event_of(state: State, seen: Observation, now: float, policy: Policy) -> Eve
         if wish.hold_seconds is None:
             return Event.TAKE_BACK
         # Refused and forgotten: whoever wants it still has to ask again.
-        if not refusal(wish, policy, now, paused=seen.paused) and state.phase is not Phase.STUCK:
-            return Event.ORDERED
+        return Event.REFUSED if _objection(state, wish, seen, now, policy) else Event.ORDERED
     if seen.routes is None:
         return Event.WILL_NOT_GO if state.phase is not Phase.STUCK else Event.NOTHING
     until = state.until
@@ -178,6 +188,9 @@ def decide(state: State, observation: Observation, now: float, policy: Policy) -
         elif name == "isolate" and wish is not None:
             args = {"address": wish.address, "until": new.until, "wish": wish.number}
             actions.append(Action("isolate", args))
+        elif name == "refuse" and wish is not None:
+            words = _objection(state, wish, observation, now, policy)
+            actions.append(Action("refuse", {"wish": wish.number, "words": words}))
         else:
             actions.append(Action("unisolate", {"wish": wish.number if wish else 0}))
     return new, actions
