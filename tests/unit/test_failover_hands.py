@@ -154,6 +154,57 @@ def test_how_a_release_ends(answer, outcome):
     assert asked[0][1]["compare"][2]["modRevision"] == "31"
 
 
+MEMBERS = [{"ID": str(n), "name": f"pg{n}", "clientURLs": [f"https://pg{n}:2379"]} for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("refuse", "outcome"), [((), "pg2"), (("2",), "pg3"), (("2", "3"), None)], ids=str)
+def test_when_one_member_cannot_lead_etcd_another_is_asked(refuse, outcome):
+    """The first one in the list may be a learner, be down, or lag behind."""
+    asked = []
+
+    def etcd(endpoint, path, body, timeout_seconds):
+        if path.endswith("member/list"):
+            return 200, {"members": MEMBERS}
+        if path.endswith("maintenance/status"):
+            return 200, {"leader": "1"}
+        asked.append(body["targetID"])
+        if body["targetID"] in refuse:
+            return 400, {"error": {"message": "etcdserver: bad leader transferee"}}
+        return 200, {}
+
+    args = {"from": "pg1", "deadline_seconds": 3}
+    _begun, hands = carry_out("move_etcd_leader", etcd, **args)
+    result = hands.results["move_etcd_leader"]
+    assert result.outcome is (Outcome.DONE if outcome else Outcome.FAILED)
+    assert asked == [str(n) for n in range(2, 2 + len(asked))]
+    assert (outcome or "bad leader transferee") in result.words
+
+
+def test_a_release_does_not_wait_for_an_errand():
+    """Moving etcd's leader may take seconds of a bad moment; the release has a thread of its own."""
+    moving, go_on = threading.Event(), threading.Event()
+
+    def etcd(endpoint, path, body, timeout_seconds):
+        if path.endswith("member/list"):
+            moving.set()
+            go_on.wait(5)
+        return 200, {"succeeded": True, "members": []}
+
+    async def run():
+        ended = asyncio.Event()
+        hands = Hands(config(), etcd, {}, Lock(LOCK), SystemClock(), ended.set)
+        args = {"incident": "i", "target": "pg1", "from": "pg1", "not_after": time.monotonic() + 5}
+        hands.begin(Action("move_etcd_leader", {**args, "deadline_seconds": 5}))
+        await asyncio.to_thread(moving.wait, 5)
+        hands.begin(Action("release", {**args, "mod_revision": 7, "deadline_seconds": 2}))
+        await ended.wait()
+        go_on.set()
+        hands.close()
+        return hands.results
+
+    assert asyncio.run(asyncio.wait_for(run(), 10))["release"].outcome is Outcome.DONE
+
+
 def test_a_release_without_an_answer_is_unknown():
     _begun, hands = carry_out("release", mod_revision=7)
     assert hands.results["release"].outcome is Outcome.UNKNOWN

@@ -71,6 +71,7 @@ class Hands:
         self._etcd_thread = ThreadPoolExecutor(1, thread_name_prefix="release")
         attempt = config.etcd.attempt_seconds
         self._etcd = Etcd(config.endpoints, transport, attempt_seconds=attempt, clock=clock.monotonic)
+        self._errands = Etcd(config.endpoints, transport, attempt_seconds=attempt, clock=clock.monotonic)
 
     def begin(self, action: Action) -> bool:
         """Begin ``action``; False when it has aged beyond its ``not_after``: then it is not begun at all."""
@@ -204,18 +205,20 @@ class Hands:
         # A thread in a system call cannot be called back, so it asks before each attempt; what is under way by then,
         # and may be carried out at any later time, fails with the lock.
         withdrawn = self._withdrawn = threading.Event()
-        self._avoid(holder)
-        try:
-            found = await self._in_etcd(
-                lambda: self._etcd.release(
-                    key,
-                    holder=holder,
-                    mod_revision=revision,
-                    lock=lock,
-                    deadline_seconds=seconds,
-                    wanted=lambda: not withdrawn.is_set() and self._clock.monotonic() < end,
-                )
+
+        def release() -> Release:
+            self._avoid(holder)
+            return self._etcd.release(
+                key,
+                holder=holder,
+                mod_revision=revision,
+                lock=lock,
+                deadline_seconds=seconds,
+                wanted=lambda: not withdrawn.is_set() and self._clock.monotonic() < end,
             )
+
+        try:
+            found = await self._in_etcd(release)
         except EtcdError as error:
             return Outcome.UNKNOWN, str(error)
         finally:
@@ -257,13 +260,18 @@ class Hands:
     async def _move_etcd_leader(self, args: Mapping[str, Any]) -> Ended:
         def move() -> str:
             seconds = float(args["deadline_seconds"])
-            others = [m for m in self._etcd.members(seconds) if m.name != args["from"] and m.client_urls]
-            if not others:
-                raise EtcdError("etcd has no other member")
-            return self._etcd.move_leader(others[0], seconds)
+            others = [m for m in self._errands.members(seconds) if m.name != args["from"] and m.client_urls]
+            said = []
+            for member in others:
+                # One of them may be down, lag behind, or have no vote.
+                try:
+                    return self._errands.move_leader(member, seconds / len(others))
+                except EtcdError as error:
+                    said.append(f"{member.name}: {error}")
+            raise EtcdError("; ".join(said) or "etcd has no other member")
 
         try:
-            return Outcome.DONE, await self._in_etcd(move)
+            return Outcome.DONE, await asyncio.to_thread(move)
         except EtcdError as error:
             return Outcome.FAILED, str(error)
 
