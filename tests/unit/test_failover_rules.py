@@ -204,6 +204,18 @@ def test_no_space_fences_only_towards_a_candidate_that_has_some(guard, world, an
     assert guard.order("fence").args["death"] == "full"
 
 
+def test_a_temporary_file_that_cannot_be_written_alone_takes_longer(guard, world):
+    """Commits work: that may be the first sign of a full disk, or a full disk that matters little."""
+    full = world.dies(tcp=Answer.OK, rest=Answer.OK, broken=Answer.NO_TEMP)
+    full = play(guard, full, POLICY.no_space_seconds * 3 - 0.2)
+    assert guard.names() == []
+    failing = Guard(state=guard.state)
+    play(failing, replace(full, broken=Answer.NO_SPACE), 0.1)
+    assert failing.names()[0] == "fence", "a commit that fails as well is no longer a beginning"
+    play(guard, full, 1)
+    assert guard.order("fence").args["death"] == "full"
+
+
 def test_the_window_of_fences_is_kept_and_then_forgotten(guard, world):
     world = play(guard, world.dies(), 1.2)
     world = replace(world, holder="pg2", target="pg2", mod_revision=9, alive_until=None, etcd_leader="pg3")

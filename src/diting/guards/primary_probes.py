@@ -181,7 +181,7 @@ class PrimaryProbes:
             return answer, question.sent_at if answer in LIVES else begun
         # Patroni answers at once or not at all; and to count as a fresh look, a page has to be asked for anew.
         patience = pace.slow_timeout_seconds if name == "rest" else PATIENCE_SECONDS
-        if self._clock.monotonic() - question.sent_at >= patience:
+        if self._clock.monotonic() - question.sent_at >= patience - 0.01:
             await self._give_up(name)
         return Answer.TIMEOUT, question.sent_at if name == "rest" else begun
 

@@ -74,7 +74,9 @@ class Account(Strict):
             "keepalives_idle": 2,
             "keepalives_interval": 1,
             "keepalives_count": 3,
-            "options": "-c synchronous_commit=local -c work_mem=64kB",
+            # Whatever the cluster's defaults are: a commit of its own kind, and temporary files where the data is.
+            "options": "-c synchronous_commit=local -c work_mem=64kB -c default_transaction_read_only=off"
+            " -c temp_tablespaces=",
         }
 
 

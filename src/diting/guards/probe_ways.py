@@ -32,7 +32,10 @@ PROBE_SQL = (
 )
 """A transaction with a commit record and no table: an account without any rights may do it."""
 
-SPACE_SQL = b"SELECT count(*) FROM (SELECT g FROM generate_series(1, 20000) g ORDER BY -g) x"
+SPACE_SQL = (
+    b"SET LOCAL statement_timeout = '2s';"
+    b" SELECT count(*) FROM (SELECT g FROM generate_series(1, 20000) g ORDER BY -g) x"
+)
 """Sorts more than work_mem holds (64 kB here), so that the server has to extend a file."""
 
 _NO_SPACE, _READ_ONLY = "53100:", "25006:"
@@ -177,7 +180,7 @@ class SqlWay:
     """A commit that waits for nobody but the primary's own disk, on a connection reserved for it.
 
     Every ``space_every`` questions, and as long as the answer to that was "no space", it also has the server write a
-    temporary file: WAL that is recycled would hide a full file system.
+    temporary file: WAL that is recycled would hide a full file system. What else comes of that is no news of the commit.
     """
 
     def __init__(self, conninfo: bytes, space_every: int = 10) -> None:
@@ -211,17 +214,27 @@ class SqlWay:
             if rows and rows[0][1] == "on":
                 return Answer.READ_ONLY
             self._until_space -= 1
-            if self._until_space <= 0:
-                await query(conn, lambda c: c.send_query(SPACE_SQL))
-                self._until_space = self._space_every
+            if self._until_space <= 0 and not await self._has_space(conn):
+                return Answer.NO_TEMP
         except ConnectError as error:
-            if str(error)[5:6] == ":" and str(error)[:5].isalnum() and not _is_lost(str(error)):
+            if _is_coded(str(error)):
                 return answer_of_text(str(error))
             raise _LostError(str(error)) from error
         except Exception as error:
             # psycopg's OperationalError: the socket is of no use any more.
             raise _LostError(str(error)) from error
         return Answer.OK
+
+    async def _has_space(self, conn: pq.abc.PGconn) -> bool:
+        try:
+            await query(conn, lambda c: c.send_query(SPACE_SQL))
+        except ConnectError as error:
+            if not _is_coded(str(error)):
+                raise
+            if answer_of_text(str(error)) is Answer.NO_SPACE:
+                return False
+        self._until_space = self._space_every
+        return True
 
     def given_up(self) -> Answer:
         """See :class:`Way`."""
@@ -242,8 +255,9 @@ class _LostError(Exception):
     """The connection is gone, and the question unanswered."""
 
 
-def _is_lost(text: str) -> bool:
-    return text[:3] in ("57P", "08P", "080", "Non")
+def _is_coded(text: str) -> bool:
+    """Whether these are the words of a server that goes on serving this connection."""
+    return bool(_CODED.match(text)) and text[:3] not in ("57P", "08P", "080")
 
 
 _OURS = (

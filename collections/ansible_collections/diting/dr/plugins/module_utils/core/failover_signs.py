@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 REPLIES = frozenset(
-    {Answer.OK, Answer.REFUSED, Answer.NO_SPACE, Answer.READ_ONLY, Answer.WAITING_SYNC, Answer.REJECTED}
+    {
+        Answer.OK,
+        Answer.REFUSED,
+        Answer.NO_SPACE,
+        Answer.NO_TEMP,
+        Answer.READ_ONLY,
+        Answer.WAITING_SYNC,
+        Answer.REJECTED,
+    }
 )
 """Answers that only something alive at the address can give; a refusal is a packet too."""
 LIVES = frozenset({Answer.OK, Answer.WAITING_SYNC})
-FULL = frozenset({Answer.NO_SPACE, Answer.READ_ONLY})
+FULL = frozenset({Answer.NO_SPACE, Answer.NO_TEMP, Answer.READ_ONLY})
 STUCK = frozenset({Answer.TIMEOUT, Answer.UNREACHABLE})
 """Silence. Only this may ever be taken for death."""
+
+
+NO_TEMP_FACTOR = 3
+"""So many times ``no_space_seconds`` while only temporary files lack space."""
 
 
 def same_kind(one: Answer, other: Answer) -> bool:
@@ -115,7 +127,7 @@ def is_confirmed(
     death: Death, state: FailoverState, seen: Observation, now: float, policy: FailoverPolicy
 ) -> bool:
     """Whether the symptom has lasted long enough, everywhere and without one good answer in between."""
-    begin = now - _limit(death, seen, now, policy)
+    begin = now - _limit(death, state, seen, now, policy)
     if state.not_before > begin:
         return False
     for vantage in accusers(state, seen, now, policy):
@@ -132,10 +144,14 @@ def is_confirmed(
     )
 
 
-def _limit(death: Death, seen: Observation, now: float, policy: FailoverPolicy) -> float:
+def _limit(
+    death: Death, state: FailoverState, seen: Observation, now: float, policy: FailoverPolicy
+) -> float:
     """Seconds that the symptom has to last."""
     if death is Death.FULL:
-        return policy.no_space_seconds
+        # Where commits still work there is time to see whether it passes.
+        beginning = any(v.sql.answer is Answer.NO_TEMP for v in accusers(state, seen, now, policy))
+        return policy.no_space_seconds * (NO_TEMP_FACTOR if beginning else 1)
     # What refused or complained a moment ago has a host that lives, and Patroni at work on it: that silence is given the
     # time of a hang, whoever heard the answer.
     replies = [probe.last_reply_at for v in seen.vantages for probe in _probes(v)]

@@ -61,6 +61,8 @@ class Answer(enum.Enum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     NO_SPACE = "no_space"
+    NO_TEMP = "no_temp"
+    """The local commit is done, and for a temporary file there is no space."""
     READ_ONLY = "read_only"
     WAITING_SYNC = "waiting_sync"
     """The local commit is done and a standby is waited for: that is life, and never a hang."""
