@@ -29,6 +29,7 @@ POLICY = FailoverPolicy(
     rejoin_seconds=0.8,
     comeback_seconds=1.0,
     suspect_limit_seconds=1.0,
+    unable_seconds=1.0,
     fence_max_per_window=2,
 )
 EVERYBODY = ("ops1", "pg2", "pg3")

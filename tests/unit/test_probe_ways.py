@@ -306,6 +306,22 @@ def test_a_connection_that_did_not_stand_when_it_was_given_up_is_none():
         assert full
 
 
+@pytest.mark.parametrize("way", ["tcp", "rest", "sql"])
+def test_a_way_that_breaks_in_our_own_hands_is_asked_again(way):
+    """Whatever it is, it must not leave the guard without this way for ever, and nobody knowing."""
+
+    class Broken(Said):
+        async def ask(self):
+            self.asked += 1
+            if self.asked < 4:
+                raise KeyError("a fault of our own")
+            return Answer.OK
+
+    ways, found = probed(3.0, **{way: Broken(Answer.OK)})
+    assert ways[way].asked > 4
+    assert found[way].answer is Answer.OK
+
+
 def test_a_question_that_could_not_be_asked_leaves_the_book_as_it_was():
     _ways, found = probed(0.2, tcp=Answer.NONE)
     assert (found["tcp"].failing_since, found["tcp"].tried_at) == (None, None)

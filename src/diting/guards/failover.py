@@ -145,6 +145,8 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             raise RuntimeError("not started")
         target = self._probes.target
         notes = {"etcd": etcd.trouble} if etcd.trouble else {}
+        if self._probes.trouble:
+            notes["probes"] = self._probes.trouble
         vantages, candidates = self._witnesses(target.name if target else None, notes)
         clock = self.ports.clock
         own = Vantage(

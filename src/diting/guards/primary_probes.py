@@ -50,6 +50,8 @@ class PrimaryProbes:
         changed: Callable[[], None],
     ) -> None:
         self.target: Target | None = None
+        self.trouble = ""
+        """The newest fault of our own, for people."""
         self._make_ways = make_ways
         self._pace = pace
         self._clock = clock
@@ -119,10 +121,14 @@ class PrimaryProbes:
         while True:
             begun = sent_at = self._clock.monotonic()
             stood_still = begun > due + STALL_SECONDS
-            if name == "tcp":
-                answer = await self._tcp(way)
-            else:
-                answer, sent_at = await self._slow(name, way)
+            try:
+                if name == "tcp":
+                    answer = await self._tcp(way)
+                else:
+                    answer, sent_at = await self._slow(name, way)
+            except Exception as error:  # noqa: BLE001 - a way that has ended would be missed by nobody
+                self.trouble = f"{name}: {type(error).__name__}: {error}"[:200]
+                answer = Answer.NONE
             now = self._clock.monotonic()
             stood_still |= now > begun + self._longest(name) + STALL_SECONDS
             if stood_still and answer in STUCK:
@@ -176,7 +182,7 @@ class PrimaryProbes:
         finally:
             hurry.cancel()
         if question.task.done():
-            del self._open[name]
+            del self._open[name]  # also one that has failed: the next round asks anew
             answer = question.task.result()
             return answer, question.sent_at if answer in LIVES else begun
         # Patroni answers at once or not at all; and to count as a fresh look, a page has to be asked for anew.

@@ -123,6 +123,9 @@ class WitnessClient:
             except WitnessError as error:
                 self._note_trouble(str(error))
                 await self._pause(0.2)
+            except Exception as error:  # noqa: BLE001 - a task that has ended would never look again
+                self._note_trouble(f"{type(error).__name__}: {error}")
+                await self._pause(0.2)
             else:
                 # In a hurry no faster than the witness itself probes, with its answers still fresh.
                 pause = 0.03 if left > 0 else 0.0

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import failover_signs as signs
-from .failover_alerts import ALERTS, alert_for
+from .failover_alerts import ALERTS, CANNOT_FENCE, alert_for
 from .failover_events import Finding, event_of
+from .failover_health import trouble
 from .failover_state import FailoverPolicy, FailoverState, Received
 from .failover_table import TABLE, Event, Phase
 from .failover_view import Outcome, VantageKind
@@ -37,7 +38,7 @@ def decide(
     """
     now = max(now, observation.taken_at)
     for _step in range(STEPS):
-        state = _notice(state, observation, now)
+        state = _notice(state, observation, now, policy)
         finding = event_of(state, observation, now, policy)
         if finding.event is Event.NOTHING:
             break
@@ -47,8 +48,8 @@ def decide(
     return state, []
 
 
-def _notice(state: FailoverState, seen: Observation, now: float) -> FailoverState:
-    """Keep the book: who leads, who has seen it alive, the lease to measure by."""
+def _notice(state: FailoverState, seen: Observation, now: float, policy: FailoverPolicy) -> FailoverState:
+    """Keep the book: who leads, who has seen it alive, what is missing, the lease to measure by."""
     if state.run != seen.run:
         return _reboot(state, seen, now)
     etcd = seen.etcd
@@ -66,6 +67,10 @@ def _notice(state: FailoverState, seen: Observation, now: float) -> FailoverStat
             alive = {v.name for v in seen.vantages if signs.has_seen_alive(v, state.not_before)}
             if not alive <= set(state.saw_alive):
                 state = replace(state, saw_alive=tuple(sorted(alive | set(state.saw_alive))))
+    if state.phase in (Phase.STARTING, Phase.WATCHING):
+        ill = trouble(state, seen, now, policy)
+        since = None if not ill else now if state.unable_since is None else state.unable_since
+        state = replace(state, unable_since=since) if since != state.unable_since else state
     order = seen.fence
     if state.order_open and order is not None and order.incident == state.incident:
         state = replace(state, order_open=order.begun and order.outcome is Outcome.UNKNOWN)
@@ -95,6 +100,7 @@ def _reboot(state: FailoverState, seen: Observation, now: float) -> FailoverStat
         isolated_until=None if state.isolated_until is None else now + (state.isolated_until - state.since),
         fences=tuple(now for _moment in state.fences),
         moved_etcd_at=None,
+        unable_since=None,
     )
 
 
@@ -134,8 +140,11 @@ def _apply(
     new = _remember(new, finding, seen, now, policy)
     actions: list[Action] = []
     for name in transition.actions:
-        if name == "resolve_alert":
+        if name == "resolve_alert" and finding.event is Event.CAN_FENCE:
+            actions.append(resolve_alert(CANNOT_FENCE))
+        elif name == "resolve_alert":
             actions += [resolve_alert(alert.name) for alert in ALERTS]
+            new = replace(new, unable_told=False)
         elif name == "raise_alert":
             actions.append(_alert(state.phase, new, transition.comment, finding))
         else:
@@ -197,6 +206,8 @@ def _remember(
         case Event.LOOK_CLEAN:
             until = now + policy.isolate_seconds + policy.isolate_hold_seconds
             return replace(new, survivors=signs.survivors(new, seen), isolated_until=until)
+        case Event.CANNOT_FENCE | Event.CAN_FENCE:
+            return replace(new, unable_told=finding.event is Event.CANNOT_FENCE)
         case Event.ETCD_LEADER_BESIDE:
             return replace(new, moved_etcd_at=now)
         case Event.SIGNS_MISSING:
@@ -209,6 +220,7 @@ def _forget(state: FailoverState, now: float) -> FailoverState:
     return replace(
         state,
         not_before=now,
+        unable_since=None,
         # A host that comes back from a fence is watched once it has been seen to work, not while it boots.
         saw_alive=() if state.fenced else state.saw_alive,
         death=None,

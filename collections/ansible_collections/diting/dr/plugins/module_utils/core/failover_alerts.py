@@ -6,6 +6,7 @@ from __future__ import annotations
 from .failover_table import Event, Phase
 from .guard import Alert
 
+CANNOT_FENCE = "DitingFailoverCannotFence"
 FENCING = "DitingFailoverFencing"
 NOT_ALLOWED = "DitingFailoverNotAllowed"
 STOOD_DOWN = "DitingFailoverStoodDown"
@@ -14,6 +15,12 @@ NOBODY_TOOK_OVER = "DitingFailoverNobodyTookOver"
 HOST_NOT_BACK = "DitingFailoverHostNotBack"
 
 ALERTS = (
+    Alert(
+        CANNOT_FENCE,
+        "warning",
+        "The failover guard could not fence now; Patroni's TTL would work alone",
+        "docs/runbooks/failover.md#cannot-fence",
+    ),
     Alert(
         FENCING,
         "critical",
@@ -55,6 +62,8 @@ ALERTS = (
 
 def alert_for(phase: Phase, to: Phase, event: Event) -> str:
     """Name of the alert that the transition from ``phase`` to ``to`` on ``event`` raises."""
+    if event is Event.CANNOT_FENCE:
+        return CANNOT_FENCE
     if event is Event.CONFIRMED:
         return FENCING
     if event is Event.COMEBACK_DUE:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import failover_signs as signs
+from .failover_health import trouble
 from .failover_rules import forbidden, missing
 from .failover_state import Death, FailoverPolicy, FailoverState
 from .failover_table import Event, Phase
@@ -97,7 +98,17 @@ def _is_well(case: Case) -> bool:
 def _starting(case: Case) -> Finding:
     etcd = case.seen.etcd
     ready = etcd.answered_at is not None and signs.fresh_vantages(case.seen, case.now, case.policy)
-    return Finding(Event.READY) if ready else NOTHING
+    return Finding(Event.READY) if ready else _health(case)
+
+
+def _health(case: Case) -> Finding:
+    """Whether people have to be told that a fence would not be possible, or that it is again."""
+    since, told = case.state.unable_since, case.state.unable_told
+    if since is None:
+        return Finding(Event.CAN_FENCE) if told else NOTHING
+    if told or case.now - since < case.policy.unable_seconds:
+        return NOTHING
+    return Finding(Event.CANNOT_FENCE, tuple(trouble(case.state, case.seen, case.now, case.policy)))
 
 
 def _watching(case: Case) -> Finding:
@@ -112,7 +123,7 @@ def _watching(case: Case) -> Finding:
     wanted = case.policy.keep_etcd_leader_away and beside and rested and ours and death is None
     if wanted and not case.not_allowed():
         return Finding(Event.ETCD_LEADER_BESIDE, (f"{etcd.etcd_leader} leads etcd and holds the leader key",))
-    return NOTHING
+    return _health(case)
 
 
 def _suspect(case: Case) -> Finding:

@@ -84,6 +84,9 @@ class FailoverState(Plain):
     isolated_until: float | None = None
     fences: tuple[float, ...] = ()
     moved_etcd_at: float | None = None
+    unable_since: float | None = None
+    """Since when something that a fence needs is missing although all is calm."""
+    unable_told: bool = False
     reason: str = ""
 
 
@@ -133,6 +136,8 @@ class FailoverPolicy(Plain):
     fence_max_per_window: int = 1
     fence_window_seconds: float = 900.0
     keep_etcd_leader_away: bool = True
+    unable_seconds: float = 30.0
+    """What a fence needs may be missing for so long before people are told."""
     move_etcd_seconds: float = 5.0
     move_etcd_pause_seconds: float = 30.0
 

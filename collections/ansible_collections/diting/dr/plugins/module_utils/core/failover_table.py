@@ -42,6 +42,8 @@ class Event(enum.Enum):
     RESTARTED = "restarted"
     READY = "ready"
     ETCD_LEADER_BESIDE = "etcd_leader_beside"
+    CANNOT_FENCE = "cannot_fence"
+    CAN_FENCE = "can_fence"
     SIGNS_MISSING = "signs_missing"
     SIGNS_BACK = "signs_back"
     CONFIRMED = "confirmed"
@@ -102,7 +104,16 @@ def _stop(phase: Phase, undo: tuple[str, ...], reasons: Mapping[Event, str]) -> 
 
 def _calm() -> _Lines:
     """Nothing has been ordered yet."""
-    return {
+    cannot = "what a fence needs is missing for some time: people are told before it is wanted"
+    health = {
+        (phase, event): Transition(phase, actions, why)
+        for phase in (P.STARTING, P.WATCHING)
+        for event, actions, why in (
+            (E.CANNOT_FENCE, ("raise_alert",), cannot),
+            (E.CAN_FENCE, ("resolve_alert",), "everything that a fence needs is there again"),
+        )
+    }
+    return health | {
         (P.STARTING, E.READY): Transition(
             P.WATCHING, ("resolve_alert",), "all read once; what an earlier life raised is over"
         ),
