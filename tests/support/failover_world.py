@@ -157,6 +157,7 @@ class World:
             self.etcd(),
             tuple(Candidate(n, n in self.up, n in self.space, self.now - 0.05) for n in ("pg2", "pg3")),
             GateView(self.now - 0.01, self.lever, self.maintenance, self.planned, self.elsewhere),
+            (),
             self.armed,
             self.now + 5 if self.locked else None,
             self.fence,

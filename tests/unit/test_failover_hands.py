@@ -17,6 +17,7 @@ from diting.guards.etcd import KeyRevision
 from diting.guards.etcd_transport import TransportError
 from diting.guards.failover_config import FailoverConfig, Proxy
 from diting.guards.failover_hands import Hands
+from diting.guards.fence_agents import FenceAgents
 from diting.guards.proxies import ProxyError, commands, tell
 from diting.guards.runtime.ports import SystemClock
 from diting.guards.witness_client import WitnessError
@@ -228,7 +229,7 @@ def test_orders_for_one_host_never_overlap(monkeypatch):
             calls.put(("on", self.member))
             return Order(Outcome.DONE, 0.0, 0.0)
 
-    monkeypatch.setattr(Hands, "agent", lambda _self, member, _incident=None: Slow(member))
+    monkeypatch.setattr(FenceAgents, "agent", lambda _self, member, _incident=None: Slow(member))
 
     async def run():
         hands = Hands(config(), nobody, {}, Lock(LOCK), SystemClock(), lambda: None)

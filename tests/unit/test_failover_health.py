@@ -12,7 +12,7 @@ from diting.core.failover_alerts import CANNOT_FENCE
 from diting.core.failover_health import trouble
 from diting.core.failover_state import FailoverState
 from diting.core.failover_table import Phase
-from diting.core.failover_view import Answer, Probe
+from diting.core.failover_view import AgentView, Answer, Power, Probe
 from support.failover_world import POLICY, Guard, World, play, replace, settle
 
 
@@ -101,6 +101,12 @@ def test_a_way_that_never_had_a_good_answer_is_named(way):
     state = FailoverState(Phase.WATCHING, target="pg1", mod_revision=7, saw_alive=("ops1", "pg2", "pg3"))
     found = trouble(state, dataclasses.replace(seen, vantages=vantages), seen.taken_at, POLICY)
     assert found == [f"pg3 has never had a good answer of pg1 by {way}: rejected"]
+
+
+def test_a_fencing_agent_that_does_not_know_is_named(guard, world):
+    views = (AgentView("pg1", Power.OFF), AgentView("pg2", Power.ON), AgentView("pg3", Power.UNKNOWN, "403"))
+    seen = dataclasses.replace(world.see(), agents=views)
+    assert trouble(guard.state, seen, world.now, POLICY) == ["the fencing agent of pg3 does not know: 403"]
 
 
 def test_a_guard_that_never_gets_to_look_says_so_too():

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..core import failover_machine
 from ..core.failover_state import FailoverPolicy, FailoverState
 from ..core.failover_view import Candidate, Observation, Vantage, VantageKind
+from ..hostio.fencing import option_problems
 from .etcd_transport import HttpsTransport
 from .failover_config import FailoverConfig
 from .failover_etcd import EtcdWatch
 from .failover_hands import Hands
 from .failover_inputs import GateReader, ViewError, vantage_of
+from .fence_agents import options_of
 from .primary_probes import HURRY_SECONDS, PrimaryProbes
 from .probe_book import Target
 from .probe_config import ways_to
@@ -77,6 +79,9 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             problems.append("members: two have one address")
         if not config.endpoints:
             problems.append("etcd.endpoints and members' etcd: want at least one endpoint")
+        for member in config.members:
+            wrong = option_problems(config.fencing.agent, options_of(config, member))
+            problems += [f"fencing agent {config.fencing.agent} of {member}: {words}" for words in wrong]
         if sum(1 for member in config.members.values() if member.witness) < 2:
             problems.append("members: want a witness on two at least, for one of them may be the primary")
         try:
@@ -101,7 +106,8 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         self._etcd = EtcdWatch(self.config, transport, clock, news)
         self._hands = Hands(self.config, transport, self._clients, self._etcd, clock, self.wake.set)
         self._etcd.start()
-        self._tasks = [asyncio.create_task(client.run()) for client in self._clients.values()]
+        looks = [client.run() for client in self._clients.values()]
+        self._tasks = [asyncio.create_task(look) for look in (*looks, self._hands.agents.look_after())]
 
     async def close(self) -> None:
         """Stop looking; what was ordered goes on elsewhere."""
@@ -166,6 +172,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             etcd=etcd.view,
             candidates=tuple(candidates),
             gate=self._gate.read(etcd.fences_elsewhere, etcd.fences_read_at),
+            agents=hands.agents.views,
             armed=self.config.armed,
             lock_until=etcd.lock_until,
             fence=results.get("fence"),

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.failover_view import Outcome, Power, ReadBack, Result
-from ..hostio.fencing import FencingError, make_agent
+from ..hostio.fencing import FencingError
 from .etcd import Etcd, EtcdError, Release, encode
 from .failover_etcd import fence_prefix
+from .fence_agents import FenceAgents
 from .proxies import ProxyError, tell
 from .witness_client import WitnessClient, WitnessError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from ..core.guard import Action
-    from ..hostio.fencing import Agent
     from .etcd import KeyRevision
     from .etcd_transport import Transport
     from .failover_config import FailoverConfig
@@ -60,13 +60,10 @@ class Hands:
         self._clients = clients
         self._lock = lock
         self._withdrawn = threading.Event()
+        self._agents = FenceAgents(config, clock, changed)
         self._clock = clock
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
-        # One host, one order at a time: an "on" must not overtake the "off" before it.
-        self._switches = {
-            member: ThreadPoolExecutor(1, thread_name_prefix=f"fence {member}") for member in config.members
-        }
         # A thread of its own with a connection of its own: the release never waits for a reading that hangs.
         self._etcd_thread = ThreadPoolExecutor(1, thread_name_prefix="release")
         attempt = config.etcd.attempt_seconds
@@ -127,29 +124,20 @@ class Hands:
             self.results[action.name] = Result(incident, outcome, asked_at, now, words, begun)
         self._changed()
 
-    def agent(self, member: str, incident: str | None = None) -> Agent:
-        """The fencing agent of a member. Raises :class:`FencingError`."""
-        fencing = self._config.fencing
-        options: dict[str, Any] = {**fencing.options, **self._config.members[member].agent}
-        if fencing.agent == "power":
-            options = {"host": member, "incident_id": incident, "hold": fencing.hold, **options}
-        return make_agent(fencing.agent, options)
-
-    async def _switch(self, member: str, incident: str, call: Callable[[Agent], T]) -> T:
-        def switch() -> T:
-            return call(self.agent(member, incident))
-
-        return await asyncio.get_running_loop().run_in_executor(self._switches[member], switch)
+    @property
+    def agents(self) -> FenceAgents:
+        """The fencing agents, to be looked after in peace."""
+        return self._agents
 
     async def _fence(self, args: Mapping[str, Any]) -> Ended:
         self._in_etcd(lambda: self._record_fence(str(args["incident"])))
         seconds = float(args["deadline_seconds"])
-        order = await self._switch(args["target"], args["incident"], lambda agent: agent.off(seconds))
+        order = await self._agents.order(args["target"], args["incident"], lambda agent: agent.off(seconds))
         return order.outcome, order.words
 
     async def _read_back(self, args: Mapping[str, Any]) -> Ended:
         incident, seconds = str(args["incident"]), float(args["deadline_seconds"])
-        reading = await self._switch(args["target"], incident, lambda agent: agent.state(seconds))
+        reading = await self._agents.order(args["target"], incident, lambda agent: agent.state(seconds))
         self.read_back = ReadBack(
             incident, reading.power, reading.asked_at, reading.answered_at, reading.words
         )
@@ -157,7 +145,7 @@ class Hands:
 
     async def _power_on(self, args: Mapping[str, Any]) -> Ended:
         seconds, leader = float(args["deadline_seconds"]), args["leader"]
-        order = await self._switch(
+        order = await self._agents.order(
             args["target"], args["incident"], lambda agent: agent.on(seconds, leader=leader)
         )
         return order.outcome, order.words
@@ -280,6 +268,5 @@ class Hands:
         self._withdrawn.set()
         for task in self._tasks:
             task.cancel()
-        for switch in self._switches.values():
-            switch.shutdown(wait=False, cancel_futures=True)
+        self._agents.close()
         self._etcd_thread.shutdown(wait=False, cancel_futures=True)

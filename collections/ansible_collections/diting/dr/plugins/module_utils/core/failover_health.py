@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .failover_rules import missing
 from .failover_signs import is_fresh
 from .failover_state import Death, FailoverPolicy, FailoverState
+from .failover_view import Power
 
 if TYPE_CHECKING:
     from .failover_view import Observation
@@ -31,6 +32,11 @@ def trouble(state: FailoverState, seen: Observation, now: float, policy: Failove
             found.append(f"it cannot be read whether {words}")
     if gate.fences_elsewhere is None:
         found.append("it cannot be read how often others have fenced")
+    found += [
+        f"the fencing agent of {agent.name} does not know: {agent.words}"
+        for agent in seen.agents
+        if agent.power is Power.UNKNOWN
+    ]
     return found + _never_heard(seen, now, policy)
 
 

@@ -15,6 +15,7 @@ from .fence import Outcome, Power
 from .plain import Plain
 
 __all__ = [
+    "AgentView",
     "Answer",
     "Candidate",
     "EtcdView",
@@ -193,6 +194,15 @@ class ReadBack:
 
 
 @dataclass(frozen=True)
+class AgentView:
+    """What a member's fencing agent said when it was last asked in peace; UNKNOWN when it could not even be made."""
+
+    name: str
+    power: Power
+    words: str = ""
+
+
+@dataclass(frozen=True)
 class Observation(Plain):
     """Everything a decision may look at. ``run`` names the life of this process, ``boot`` the machine's boot.
 
@@ -210,6 +220,7 @@ class Observation(Plain):
     etcd: EtcdView = EtcdView()
     candidates: tuple[Candidate, ...] = ()
     gate: GateView = GateView()
+    agents: tuple[AgentView, ...] = ()
     armed: bool = False
     lock_until: float | None = None
     """Until when the etcd lock among guards is certainly ours; None when it is not."""

@@ -47,7 +47,9 @@ class PowerAgent:
         self._keeps_off = hold
         self._address = (parts.hostname, parts.port or 443)
         self._path = f"/v1/hosts/{quote(host, safe='')}"
-        self._said = {"reason": reason, "incident_id": incident_id}
+        self.incident_id = incident_id
+        """May be set anew for each order."""
+        self._reason = reason
         try:
             self._context = ssl.create_default_context(cafile=ca_file)
             self._token = credentials(credentials_file, [TOKEN])[TOKEN]
@@ -56,6 +58,10 @@ class PowerAgent:
             raise FencingError(f"{TOKEN} is not in {where}") from None
         except (OSError, ssl.SSLError) as error:
             raise FencingError(f"ca_file {ca_file}: {error}") from error
+
+    @property
+    def _said(self) -> dict[str, str | None]:
+        return {"reason": self._reason, "incident_id": self.incident_id}
 
     def off(self, deadline_seconds: float) -> Order:
         """Cut the power; nobody brings the host back by itself, unless ``hold`` makes power control do so."""
