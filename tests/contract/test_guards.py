@@ -79,6 +79,15 @@ def test_a_unit_is_watched_and_comes_back(guard):
     assert seconds > longest, "a cycle that looks and acts for as long as it may would be killed"
 
 
+@pytest.mark.parametrize("name", ["lab", "example"])
+def test_a_drill_stops_the_guard_that_its_inventory_installs(name):
+    """A unit of another name would go on guarding, and its figures would be called those without a guard."""
+    variables = ROOT / "inventories" / name / "group_vars"
+    guards = yaml.safe_load((variables / "control/main.yml").read_text())["guard_runtime_guards"]
+    units = [f"diting-guard-{item['guard']}.service" for item in guards if item["guard"] == "failover"]
+    assert [yaml.safe_load((variables / "all/estate.yml").read_text())["drill_guard_unit"]] == units
+
+
 def test_no_guard_is_named_where_it_would_have_to_be_listed():
     """A new guard is one file: the runtime and the command know none by name."""
     for name in registry.names():
