@@ -102,6 +102,16 @@ def test_six_moves_after_the_death():
     assert {Phase.STANDING_DOWN, Phase.ALERT_ONLY, Phase.RELEASING} <= found.phases
 
 
+def test_renewals_and_elections_while_the_read_back_is_under_way():
+    """A renewal is a fact of the moment: an election right after it, or a slow read-back, must not make it unseen."""
+    names = ("nothing", "renewed", "new etcd leader", "read_back=off", "read_back=on", "isolate=done")
+    found = walk(follow(settled(), *NOMINAL[:4]), depth=6, moves={name: MOVES[name] for name in names})
+    print(f"{found.orders} orders, {found.ticks} decisions, {found.released} of them released")
+    assert found.orders > 4_000
+    assert found.released > 0
+    assert Phase.STANDING_DOWN in found.phases
+
+
 def test_the_judge_can_fail():
     """Each law is broken once: a guard without it is caught."""
     node = follow(settled(), *NOMINAL[:6])

@@ -13,7 +13,15 @@ import pytest
 from diting.core.failover import decide
 from diting.core.failover_state import FailoverPolicy, FailoverState
 from diting.core.failover_table import Phase
-from diting.core.failover_view import Answer, Observation, Outcome, Power, earliest_moment, latest_moment
+from diting.core.failover_view import (
+    Answer,
+    Observation,
+    Outcome,
+    Power,
+    ReadBack,
+    earliest_moment,
+    latest_moment,
+)
 from support.failover_world import POLICY, Guard, Result, World, clear, play, replace, settle
 
 CORE = Path(__file__).parents[2] / "src/diting/core"
@@ -134,6 +142,19 @@ def test_a_new_etcd_leader_refreshes_leases_and_that_is_no_sign(guard, world):
         world = play(guard, world, 0.1)
     play(guard, replace(world, raft_term=4, renewed_at=world.now + 0.02), 1)
     assert "release" in guard.names()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3], ids=["at once", "later"])
+def test_a_renewal_during_the_read_back_is_not_forgotten_over_an_election_of_etcd(guard, world, pause):
+    """The new etcd leader makes every lease whole, so from then on the renewal itself cannot be seen any more."""
+    world = play(guard, world.dies(), 1, read_back="silent")
+    assert guard.state.phase is Phase.READING_BACK
+    guard.tick(replace(world, renewed_at=world.now - 0.02))
+    world = play(guard, world.after(0.1, renewed_at=world.now + 0.1, raft_term=4), pause, read_back="silent")
+    read = ReadBack(guard.state.incident, Power.OFF, guard.state.asked_again_at, world.now, "off")
+    play(guard, world.after(0.1, read_back=read), 3)
+    assert "isolate" not in guard.names()
+    assert "the lease of the leader key was renewed" in guard.alerts()[-1]
 
 
 def test_a_last_look_that_lacks_a_witness_releases_nothing(guard, world):

@@ -86,6 +86,7 @@ def _reboot(state: FailoverState, seen: Observation, now: float) -> FailoverStat
         off_answered_at=None,
         asked_again_at=now,
         lease=None,
+        renewed_at=None,
         received=(),
         isolated_until=None if state.isolated_until is None else now + (state.isolated_until - state.since),
         fences=tuple(now for _moment in state.fences),
@@ -108,6 +109,11 @@ def _measure(state: FailoverState, seen: Observation) -> FailoverState:
     if new:
         state = replace(state, received=(*state.received, *new))
     lease = signs.lease_of(seen.etcd)
+    renewed = signs.renewal(state.lease, seen.etcd)
+    if renewed is not None:
+        # Kept by its moment: an election of etcd makes every lease whole, and after it nobody could tell any more. The measure
+        # stays: measured by a late reading of this renewal, the next one might be lost in etcd's whole seconds.
+        return replace(state, renewed_at=renewed)
     # A new etcd leader has just refreshed every lease; from here on a rise means something again.
     if lease is not None and (state.lease is None or lease.raft_term != state.lease.raft_term):
         state = replace(state, lease=lease)
@@ -167,6 +173,7 @@ def _remember(
                 survivors=tuple(sorted(v.name for v in witnesses if v.kind is VantageKind.REPLICA)),
                 off_asked_at=None,
                 off_answered_at=None,
+                renewed_at=None,
                 received=(),
                 isolated_until=None,
             )
@@ -199,6 +206,7 @@ def _forget(state: FailoverState, now: float) -> FailoverState:
         off_asked_at=None,
         off_answered_at=None,
         lease=None,
+        renewed_at=None,
         received=(),
         isolated_until=None,
     )

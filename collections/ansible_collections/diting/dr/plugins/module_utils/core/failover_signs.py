@@ -142,7 +142,8 @@ def signs_of_life(state: FailoverState, seen: Observation) -> list[str]:
             if _heard(probe, after):
                 found.append(f"{vantage.name} heard {name} ({probe.answer.value})")
         found += _fed(state, vantage, after)
-    if _renewed(state.lease, seen.etcd, after):
+    renewals = (state.renewed_at, renewal(state.lease, seen.etcd))
+    if any(moment is not None and moment > after for moment in renewals):
         found.append("the lease of the leader key was renewed")
     return found
 
@@ -174,20 +175,21 @@ def lease_of(etcd: EtcdView) -> Lease | None:
     return Lease(float(asked or 0), float(answered or 0), int(lease_id or 0), int(ttl or 0), int(term or 0))
 
 
-def _renewed(base: Lease | None, etcd: EtcdView, after: float) -> bool:
-    """Whether the TTL has risen since ``base``, by a renewal that can be newer than ``after``.
+def renewal(base: Lease | None, etcd: EtcdView) -> float | None:
+    """The latest moment at which a renewal can have come that made the TTL rise since ``base``; None when it has not risen.
 
     etcd cuts the TTL to whole seconds, so a lease expires within a second after asked + TTL. A new raft term
     refreshes every lease by itself, and then a rise says nothing.
     """
     new = lease_of(etcd)
     if base is None or new is None or new.lease_id != base.lease_id or new.raft_term != base.raft_term:
-        return False
+        return None
     if new.ttl_seconds <= 0 or new.asked_at <= base.asked_at:
-        return False
-    risen = new.asked_at + new.ttl_seconds >= base.answered_at + base.ttl_seconds + 1
+        return None
+    if new.asked_at + new.ttl_seconds < base.answered_at + base.ttl_seconds + 1:
+        return None
     granted = etcd.lease_granted_seconds
-    return risen and (granted is None or new.answered_at + new.ttl_seconds + 1 - granted > after)
+    return new.answered_at if granted is None else new.answered_at + new.ttl_seconds + 1 - granted
 
 
 def unseen(state: FailoverState, seen: Observation) -> list[str]:

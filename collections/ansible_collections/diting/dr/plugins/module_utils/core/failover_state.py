@@ -70,6 +70,8 @@ class FailoverState(Plain):
     off_answered_at: float | None = None
     asked_again_at: float = 0.0
     lease: Lease | None = None
+    renewed_at: float | None = None
+    """The latest moment at which the newest renewal that was seen since the order can have come."""
     received: tuple[Received, ...] = ()
     isolated_until: float | None = None
     fences: tuple[float, ...] = ()
