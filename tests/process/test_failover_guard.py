@@ -23,7 +23,7 @@ from support.etcd_cluster import etcd_program
 from support.failover_place import ADDRESSES, Place
 from support.guard_process import environment
 from support.own_network import own_network, routes
-from support.wal_cluster import require_postgres, wait_until
+from support.servers import require_postgres, wait_until
 
 pytestmark = pytest.mark.process
 RTO_SECONDS = 8.0

@@ -28,7 +28,8 @@ from support.etcd_cluster import EtcdCluster
 from support.guard_daemon import Daemon
 from support.guard_process import environment
 from support.own_network import routes
-from support.wal_cluster import PG_BIN, Cluster, checked, free_port, own, wait_until
+from support.servers import PG_BIN, checked, free_port, own, wait_until
+from support.wal_cluster import Cluster
 
 HOLDS = any(b"fence" in path.read_bytes() for path in Path(lab.__file__).parent.glob("power*.py"))
 """Whether this tree's power control keeps a fenced host off by itself."""
