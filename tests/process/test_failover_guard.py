@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from diting.guards.etcd import encode
 from diting.hostio.gate_controls import Controls
 from diting.hostio.gate_store import GateFiles
 from support.etcd_cluster import etcd_program
-from support.failover_place import ADDRESSES, Place
+from support.failover_place import ADDRESSES, OWN, Place
 from support.guard_process import environment
 from support.own_network import own_network, routes
 from support.servers import require_postgres, wait_until
@@ -221,6 +222,21 @@ def ended(place, guard):
     return len([r for r in guard.records() if r["event"] == "started"]) > 1 and (
         phases[-1] in ("standing_down", "telling", "cooling", "returning", "watching")
     )
+
+
+def test_it_reads_that_etcds_leader_is_to_be_left_until_the_lease_of_that_word_ends(place):
+    guard = watching(place)
+
+    def told():
+        return (guard.status().get("observation") or {}).get("etcd", {}).get("leave_etcd_leader")
+
+    assert told() is False
+    lease = int(place.client.call("/v3/lease/grant", {"TTL": "600"}, 5)["ID"])
+    body = {"key": encode(OWN + "leave_etcd_leader"), "value": encode("drill"), "lease": str(lease)}
+    place.client.call("/v3/kv/put", body, 5)
+    wait_until("it knows", lambda: told() is True)
+    place.client.call("/v3/lease/revoke", {"ID": str(lease)}, 5)
+    wait_until("it knows that this is over", lambda: told() is False)
 
 
 def test_two_guards_fence_once(place):

@@ -104,6 +104,10 @@ def check(node: Node, actions, path) -> Judge:
                 off=None,
                 fences=(*judge.fences, world.now),
             )
+        if action.name == "move_etcd_leader":
+            assert allowed(world), path
+            assert world.etcd_leader == world.holder, path
+            assert not world.leave_etcd_leader, path
         if action.name in ("isolate", "release"):
             assert judge.off is not None, path
             assert judge.off[0] == incident, path
@@ -261,6 +265,8 @@ MOVES = {
     "disarmed": change(armed=False),
     "lock lost": change(locked=False),
     "others fenced": change(elsewhere=2),
+    "etcd leads beside": change(etcd_leader=TARGET),
+    "leave it there": change(leave_etcd_leader=True),
     "control deaf": change(stale=("ops1",)),
     "replicas deaf": change(stale=("pg2", "pg3")),
     "two deaf": change(stale=("ops1", "pg2")),
@@ -276,6 +282,8 @@ MOVES = {
         armed=True,
         locked=True,
         elsewhere=0,
+        etcd_leader="pg2",
+        leave_etcd_leader=False,
         stale=(),
         etcd_writes=True,
         etcd_reads=True,
@@ -298,7 +306,9 @@ def tick(node: Node, path: tuple[str, ...]) -> Node:
     names = {action.name for action in actions}
     pending = [item for item in node.pending if item[0] not in names]
     pending += [
-        (a.name, str(a.args.get("incident")), node.world.now) for a in actions if "alert" not in a.name
+        (a.name, str(a.args.get("incident")), node.world.now)
+        for a in actions
+        if "alert" not in a.name and a.name != "move_etcd_leader"
     ]
     return Node(node.world, state, tuple(pending), judge)
 

@@ -60,6 +60,11 @@ def fence_prefix(config: FailoverConfig) -> str:
     return f"{config.etcd.own_prefix}fences/"
 
 
+def leave_key(config: FailoverConfig) -> str:
+    """While this key is there, under a lease of whoever wrote it, etcd's leader is not moved."""
+    return f"{config.etcd.own_prefix}leave_etcd_leader"
+
+
 class EtcdWatch:
     """The newest :class:`EtcdView`. Attributes are replaced whole by the thread and read by the loop.
 
@@ -159,6 +164,7 @@ class EtcdWatch:
             sync_members=seen.sync_members,
             paused=seen.paused,
             etcd_leader=self.view.etcd_leader,
+            leave_etcd_leader=self.view.leave_etcd_leader,
         )
         if seen.leader is not None:
             key = seen.leader
@@ -186,7 +192,9 @@ class EtcdWatch:
             self._lock_due = now + self._config.etcd.lock_seconds / 3
         if now >= self._leader_due and not quick:
             self._leader_due = now + _LEADER_SECONDS
-            self.view = replace(self.view, etcd_leader=self._etcd_leader())
+            # The word after the leader: a leader that was put there is never seen without the word that went before it.
+            leader, leave = self._etcd_leader(), self._is_to_be_left()
+            self.view = replace(self.view, etcd_leader=leader, leave_etcd_leader=leave)
 
     def _fences(self) -> int:
         prefix = fence_prefix(self._config)
@@ -201,6 +209,11 @@ class EtcdWatch:
         name = names.get(leader or 0)
         return name if name in self._config.members else None
 
+    def _is_to_be_left(self) -> bool:
+        body = {"key": encode(leave_key(self._config)), "keys_only": True}
+        return bool(self._etcd.call("/v3/kv/range", body, _DEADLINE_SECONDS).get("kvs"))
+
 
 def _facts(view: EtcdView) -> tuple[object, ...]:
-    return (view.holder, view.mod_revision, view.raft_term, view.sync_members, view.paused, view.etcd_leader)
+    keys = (view.holder, view.mod_revision, view.raft_term, view.sync_members, view.paused)
+    return (*keys, view.etcd_leader, view.leave_etcd_leader)
