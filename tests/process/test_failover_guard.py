@@ -239,6 +239,28 @@ def test_it_reads_that_etcds_leader_is_to_be_left_until_the_lease_of_that_word_e
     wait_until("it knows that this is over", lambda: told() is False)
 
 
+def test_an_election_of_etcd_forbids_nothing_and_is_waited_for(place):
+    """etcd answers nobody for longer than the gate's word may be old; the gate's files are still there to be read."""
+    guard = watching(place)
+    place.etcd.processes[0].send_signal(signal.SIGSTOP)
+    try:
+        wait_until("what is known of etcd is too old for a fence", lambda: silence(guard) > 1)
+        place.cut()
+        guard.reaches("suspect")
+        wait_until("etcd has been silent for 3 s", lambda: silence(guard) > 3)
+    finally:
+        place.etcd.processes[0].send_signal(signal.SIGCONT)
+    wait_until("the leader key is released", lambda: place.leader() is None, RTO_SECONDS)
+    assert "alert_only" not in guard.phases()
+    assert guard.phases().count("suspect") == 1, "silence is confirmed once"
+
+
+def silence(guard):
+    """Age of what the guard knows of etcd, in seconds."""
+    seen = guard.status()["observation"]
+    return seen["taken_at"] - seen["etcd"]["answered_at"]
+
+
 def test_two_guards_fence_once(place):
     first = watching(place)
     second = place.guard("ops2")

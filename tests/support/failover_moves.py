@@ -205,6 +205,13 @@ def rewrites(node: Node) -> Node | None:
     return replace(node, world=world, judge=lives(node.judge, world.now + 0.03))
 
 
+def another_leads(node: Node) -> Node | None:
+    """Another member takes the key; etcd gives no revision twice."""
+    if node.world.holder == "pg2":
+        return None
+    return replace(node, world=replace(node.world, holder="pg2", mod_revision=node.world.mod_revision + 2))
+
+
 def leads_again(node: Node) -> Node | None:
     """The old target, alive, has won the key back: a new key of a new revision."""
     if node.world.holder == TARGET:
@@ -265,6 +272,7 @@ MOVES = {
     "disarmed": change(armed=False),
     "lock lost": change(locked=False),
     "others fenced": change(elsewhere=2),
+    "others unknown": change(elsewhere=None),
     "etcd leads beside": change(etcd_leader=TARGET),
     "leave it there": change(leave_etcd_leader=True),
     "control deaf": change(stale=("ops1",)),
@@ -290,7 +298,7 @@ MOVES = {
         up=("pg2", "pg3"),
     ),
     "leads again": leads_again,
-    "another leads": change(holder="pg2", mod_revision=9),
+    "another leads": another_leads,
     "key gone": change(holder=None),
     "key rewritten": rewrites,
 }

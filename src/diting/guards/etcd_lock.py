@@ -39,6 +39,8 @@ class Lock:
         self._clock = clock
         self._lease: int | None = None
         self._until: float | None = None
+        self.since: float | None = None
+        """When the lock was known to be ours; it has been held without a gap from then on for as long as ``until`` stands."""
 
     @property
     def until(self) -> float | None:
@@ -87,7 +89,8 @@ class Lock:
         if not got:
             self._give_up(lease)
             return False
-        self._lease, self._until = lease, asked + ttl
+        self._lease, self.since = lease, self._clock()
+        self._until = asked + ttl
         return True
 
     def _give_up(self, lease: int) -> None:

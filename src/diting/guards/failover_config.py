@@ -41,7 +41,9 @@ class EtcdSettings(Strict):
         "/service/main/", pattern="^/.*/$", description="Patroni's namespace and scope, with slashes"
     )
     own_prefix: str = Field(
-        "/diting/failover/main/", pattern="^/.*/$", description="Keys of the guards: lock, fences, test write, leave_etcd_leader"
+        "/diting/failover/main/",
+        pattern="^/.*/$",
+        description="Keys of the guards: lock, fences, test write, leave_etcd_leader",
     )
     interval_seconds: float = Field(0.8, ge=0.05, le=0.9, description="From reading to reading in peace")
     attempt_seconds: float = Field(0.3, ge=0.05, le=5, description="One try at one endpoint")

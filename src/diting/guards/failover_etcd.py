@@ -100,8 +100,13 @@ class EtcdWatch:
 
     @property
     def lock_until(self) -> float | None:
-        """Until when both locks are certainly ours."""
-        return self._lock.until if self._local.hold() else None
+        """Until when both locks are certainly ours, and what others fenced before is known.
+
+        A count that was read before the lock was taken may lack the fence of the guard that held it.
+        """
+        until, since, read = self._lock.until, self._lock.since, self.fences_read_at
+        known = since is not None and read is not None and read >= since
+        return until if known and self._local.hold() else None
 
     def start(self) -> None:
         """Begin to read."""
@@ -184,12 +189,17 @@ class EtcdWatch:
 
     def _now_and_then(self, now: float, *, quick: bool) -> None:
         """What need not be asked each time; and what can wait does wait while every millisecond counts."""
-        if now >= self._fences_due:
-            self._fences_due = now + _FENCES_SECONDS
-            self.fences_elsewhere, self.fences_read_at = self._fences(), now
         if now >= self._lock_due:
+            since = self._lock.since
             self._lock.hold(_DEADLINE_SECONDS)
             self._lock_due = now + self._config.etcd.lock_seconds / 3
+            if self._lock.since != since:
+                self._fences_due = now
+        if now >= self._fences_due:
+            asked = self._clock.monotonic()
+            self.fences_elsewhere = self._fences()
+            self.fences_read_at = asked
+            self._fences_due = now + _FENCES_SECONDS
         if now >= self._leader_due and not quick:
             self._leader_due = now + _LEADER_SECONDS
             # The word after the leader: a leader that was put there is never seen without the word that went before it.
