@@ -88,6 +88,13 @@ def test_a_drill_stops_the_guard_that_its_inventory_installs(name):
     assert [yaml.safe_load((variables / "all/estate.yml").read_text())["drill_guard_unit"]] == units
 
 
+def test_the_labs_witnesses_look_at_the_file_system_that_can_be_full():
+    """The lab mounts one for each database host's data; space elsewhere would make a full member a candidate."""
+    volume = re.search(r"/pgdata:(/[^']+)'", read("playbooks/lab/tasks/containers.yml"))
+    settings = yaml.safe_load(read("inventories/lab/group_vars/database/main.yml"))["guard_runtime_guards"]
+    assert [guard["settings"]["space_paths"] for guard in settings] == [[volume[1]]]
+
+
 def test_no_guard_is_named_where_it_would_have_to_be_listed():
     """A new guard is one file: the runtime and the command know none by name."""
     for name in registry.names():
