@@ -139,6 +139,24 @@ def self_test(result: dict[str, Any] | None) -> str | None:
     return f"{word}: {exact} of {len(runs)} times exactly what was planted in a scratch copy was reported"
 
 
+def guard(found: dict[str, Any] | None) -> str | None:
+    """By which limits the failover guard worked; None where there is none, or nobody said."""
+    if found is None:
+        return None
+    if found.get("stopped"):
+        return "failover guard stopped"
+    limits = found.get("limits")
+    if found.get("armed") is None or not limits:
+        return "failover guard: could not be asked"
+    told = f"failover guard {'armed' if found['armed'] else 'alerts only'}"
+    if found.get("verdict") != "ok":
+        told += f", not well before the drill ({found.get('verdict') or 'unknown'})"
+    return (
+        f"{told}: fences after {limits['confirm_seconds']:g}{THIN}s of silence or {limits['hang_seconds']:g}{THIN}s of a hang,"
+        f" at most {limits['fence_max_per_window']} in {limits['fence_window_seconds']:g}{THIN}s"
+    )
+
+
 def headline(report: dict[str, Any]) -> str:
     """One sentence that says what happened, true for every verdict."""
     target = (report.get("injection") or {}).get("target")
