@@ -88,6 +88,24 @@ def test_a_drill_stops_the_guard_that_its_inventory_installs(name):
     assert [yaml.safe_load((variables / "all/estate.yml").read_text())["drill_guard_unit"]] == units
 
 
+@pytest.mark.parametrize("name", ["lab", "example"])
+def test_what_holds_a_certificate_takes_the_next_one(name):
+    """A guard reads its pair once. One that was rotated out is refused by its peers when it is needed, and not before."""
+
+    def of(group):
+        return yaml.safe_load(read(f"inventories/{name}/group_vars/{group}/main.yml"))
+
+    for group, guard, port in (("database", "witness", "7444"), ("control", "failover", None)):
+        found = of(group)
+        assert guard in {item["guard"] for item in found["guard_runtime_guards"]}
+        assert found["pki_restart_units"] == [f"diting-guard-{guard}.service"]
+        assert port is None or port in found["pki_served_ports"]
+    client = of("client")
+    estate = yaml.safe_load(read(f"inventories/{name}/group_vars/all/estate.yml"))
+    assert client["pki_reload_units"] == ["haproxy.service"]
+    assert client["pki_served_ports"] == [str(estate["haproxy_runtime_port"])]
+
+
 def test_the_labs_witnesses_look_at_the_file_system_that_can_be_full():
     """The lab mounts one for each database host's data; space elsewhere would make a full member a candidate."""
     volume = re.search(r"/pgdata:(/[^']+)'", read("playbooks/lab/tasks/containers.yml"))
