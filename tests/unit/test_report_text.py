@@ -17,6 +17,11 @@ LIMITS = {
 }
 
 
+def test_the_figure_of_one_path_has_a_name():
+    assert text.name("rto_client_dsn_seconds") == "RTO, client, path dsn"
+    assert text.name("rto_client_seconds") == "RTO, client"
+
+
 @pytest.mark.parametrize(
     ("found", "shown"),
     [

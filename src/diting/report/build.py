@@ -49,7 +49,16 @@ def _figures(drill: dict[str, Any], judged: Judged | None) -> dict[str, float | 
         "full_redundancy_seconds": None,
         **{key: totals.get(key) for key in ("rpo_count", "acked", "lost", "ghost", "duplicate")},
     }
+    # Of one path only where somebody bounds it: in ``paths`` each of them stands anyway.
+    for name, path in judged.paths.items() if judged else ():
+        if (key := path_figure(name)) in drill.get("targets", {}):
+            figures[key] = path.rto_client_seconds
     return figures | dict(drill.get("figures", {}))
+
+
+def path_figure(path: str) -> str:
+    """Name of the figure that is the client's RTO on one path."""
+    return f"rto_client_{path}_seconds"
 
 
 def assemble(
@@ -69,6 +78,9 @@ def assemble(
     resolutions: dict[str, float | None] = dict(drill.get("figure_resolutions", {}))
     for name in ("rto_client_seconds", "rto_fault_seconds", "rpo_time_seconds"):
         resolutions[name] = figures["resolution_seconds"]
+    for name, path in judged.paths.items() if judged else ():
+        if path_figure(name) in figures:
+            resolutions[path_figure(name)] = path.resolution_seconds
     targets = compare_targets(drill, figures, resolutions, judged is not None and judged.not_recovered)
     verdict, findings = decide(run, judged, targets)
     for key, value in figures.items():

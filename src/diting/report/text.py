@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from typing import Any
 
@@ -92,6 +93,8 @@ def plus_minus(value: float | None) -> str:
 
 def name(key: str) -> str:
     """What people call the figure ``key``."""
+    if (path := re.fullmatch(r"rto_client_(\w+)_seconds", key)) is not None:
+        return f"RTO, client, path {path[1]}"
     return NAMES.get(key, key.removesuffix("_seconds").replace("_", " ").capitalize())
 
 
