@@ -48,6 +48,15 @@ def test_generated_parts_are_up_to_date():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_page_tells_of_the_machine_that_made_it():
+    """A default that is worked out is another one on each host; a page that shows it is stale everywhere else."""
+    pages = [path.read_text() for path in sorted((ROOT / "docs/guards").glob("*.md"))]
+    assert pages
+    assert not [page for page in pages if "PosixPath(" in page]
+    (row,) = [line for page in pages for line in page.splitlines() if line.startswith("| `settings.owner` |")]
+    assert row.split("|")[2].strip() == ""
+
+
 def test_only_guards_have_needs():
     assert set(needs()) <= set(registry.names())
 

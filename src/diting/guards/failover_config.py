@@ -129,7 +129,9 @@ class FailoverConfig(Strict):
 
     armed: bool = Field(False, description="Without it the guard only alerts")
     owner: str = Field(
-        default_factory=socket.gethostname, min_length=1, description="Name of this guard among its like"
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name of this guard among its like; the host's by default",
     )
     members: dict[str, Member] = Field(min_length=2, description="The members by Patroni's name")
     etcd: EtcdSettings = Field(description="Where Patroni keeps its keys")
