@@ -16,23 +16,30 @@ from diting.guards.runtime import registry
 from support.tree import ROOT, read
 
 ROLE = ROOT / "roles" / "guard_runtime"
+MODULES = "collections/ansible_collections/diting/dr/plugins/modules"
 EXPOSURE = 2.5
 """Of ``systemd-analyze security``: 0 is locked up, 10 is wide open."""
 
 
+def variables():
+    return yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+
+
 def needs():
-    return yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__guard_runtime_needs"]
+    return variables()["__guard_runtime_needs"]
 
 
 def unit(guard):
-    """The unit as the role writes it; the template uses nothing that plain Jinja does not have."""
+    """The unit as the role writes it; the template uses one filter that plain Jinja does not have."""
     defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)  # noqa: S701 - no HTML
+    environment.filters["regex_replace"] = lambda text, pattern, new: re.sub(pattern, new, text)
     text = (ROLE / "templates/etc/systemd/system/diting-guard.service.j2").read_text()
     return environment.from_string(text).render(
         **defaults,
         item={"guard": guard},
         __guard_runtime_needs=needs(),
+        __guard_runtime_hidden=variables()["__guard_runtime_hidden"],
         __guard_runtime_current="/opt/diting/current",
         __guard_runtime_config_dir="/etc/diting/guards",
     )
@@ -76,6 +83,16 @@ def test_a_unit_lets_its_guard_do_no_more_than_it_needs(guard, tmp_path):
     found = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
     assert found, done.stdout
     assert float(found[1]) <= EXPOSURE, done.stdout
+
+
+@pytest.mark.parametrize("guard", registry.names())
+def test_a_unit_keeps_its_guard_out_of_what_drills_write(guard):
+    """A guard that could read the drill's records could look better than it is."""
+    drill, gate = (yaml.safe_load(read(f"roles/{role}/defaults/main.yml")) for role in ("drill", "gate"))
+    faults = re.search(r'"record_directory": .*"default": "([^"]+)"', read(f"{MODULES}/fault.py"))
+    places = {drill["drill_ledger_root"], gate["gate_drill_dir"], faults[1]}
+    (line,) = [line for line in unit(guard).splitlines() if line.startswith("InaccessiblePaths=")]
+    assert set(line.partition("=")[2].split()) == {f"-{place}" for place in places}
 
 
 @pytest.mark.parametrize("guard", registry.names())
