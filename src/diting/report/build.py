@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.journal import canonical_json
 from . import chain, inputs, sections
+from .experiment import case_of
 from .judged import Judged, from_document
 from .timeline import spans
 from .verdict import compare_targets, decide
@@ -128,7 +129,11 @@ def assemble(
 
 def _repeats(report: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Contents 2: every run of the same experiment so far, and the worst; never a mean alone."""
-    same = [r for r in earlier if all(r[k] == report[k] for k in ("level", "fault", "preset"))]
+    same = [
+        r
+        for r in earlier
+        if all(r[k] == report[k] for k in ("level", "fault")) and case_of(r) == case_of(report)
+    ]
     runs = [
         {
             "drill_id": r["header"]["drill_id"],
