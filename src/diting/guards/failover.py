@@ -26,7 +26,7 @@ from .runtime.guard import Guard
 from .witness_client import WitnessClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..core.guard import Action
     from .runtime.ports import Ports
@@ -215,6 +215,10 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
     def signature(self, observation: Observation) -> Any:
         """See :class:`Guard`."""
         return failover_machine.signature(observation)
+
+    def measures(self, observation: Observation, state: FailoverState) -> Mapping[str, float | None]:
+        """The gauges of the page."""
+        return failover_machine.measures(state, observation, self.policy(self.config))
 
     def revive(
         self,
