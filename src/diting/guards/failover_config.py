@@ -13,6 +13,7 @@ from ..core.failover_state import FailoverPolicy
 from .probe_config import Account, Identity, IpAddress, Pace, Rest
 from .runtime.settings import AbsolutePath, HttpUrl, Port, Strict
 
+_LEAST = {"confirm_probes": 1, "fence_max_per_window": 0}
 AGENT_PATTERN = "^(power|ec2|ecs|ec2_network|ecs_network)$"
 
 
@@ -81,8 +82,13 @@ class Proxy(Strict):
         return self
 
 
-def _policy_field(name: str, description: str, default: Any = None) -> Any:
-    value = getattr(FailoverPolicy(), name) if default is None else default
+def _policy_field(name: str, description: str) -> Any:
+    """With the policy's default, and bounds like the policy's own, so that all that is wrong is told at once."""
+    value = getattr(FailoverPolicy(), name)
+    if name.endswith("_seconds"):
+        return Field(value, gt=0, allow_inf_nan=False, description=description)
+    if name in _LEAST:
+        return Field(value, ge=_LEAST[name], description=description)
     return Field(value, description=description)
 
 

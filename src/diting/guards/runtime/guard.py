@@ -56,7 +56,7 @@ class Guard(ABC, Generic[C, S, O_, P]):
 
     @abstractmethod
     def policy(self, config: C) -> P:
-        """The limits that ``decide`` goes by. Raises ValueError for settings that contradict each other."""
+        """The limits that ``decide`` goes by. Raises ValueError for settings that contradict each other, joined by "; "."""
 
     @abstractmethod
     async def observe(self, now: float) -> O_:
