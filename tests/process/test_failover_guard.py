@@ -217,11 +217,38 @@ def test_killed_in_any_phase_it_does_nothing_twice(place, phase):
         assert fenced(place)
 
 
+@pytest.mark.parametrize("phase", ["telling", "cooling", "returning", "rejoining"])
+def test_killed_after_the_release_it_comes_to_rest_and_does_nothing_twice(place, phase):
+    # Whether the routes are gone is not asked again after a restart: their time is waited for.
+    guard = watching(place, limits={"isolate_hold_seconds": 2.0})
+    place.cut()
+    wait_until("the leader key is released", lambda: place.leader() is None, RTO_SECONDS)
+    if phase in ("returning", "rejoining"):
+        place.lead("pg2")
+    wait_until(f"{phase} is on record", lambda: phase in guard.phases(), RTO_SECONDS)
+    guard.kill()
+    guard.start()
+    if place.leader() is None:
+        place.lead("pg2")
+    wait_until("it watches again", lambda: lives(guard) > 1 and guard.phases()[-1] == "watching", 30)
+    found = names(guard)
+    assert {name: found.count(name) for name in ("fence", "isolate", "release")} == {
+        "fence": 1,
+        "isolate": 1,
+        "release": 1,
+    }
+    assert found.count("tell_proxies") <= 1
+    assert found.count("power_on") <= 1
+    assert not fenced(place) or "DitingFailoverHostNotBack" in [alert["alert"] for alert in raised(guard)]
+
+
+def lives(guard):
+    return len([record for record in guard.records() if record["event"] == "started"])
+
+
 def ended(place, guard):
     phases = guard.phases()
-    return len([r for r in guard.records() if r["event"] == "started"]) > 1 and (
-        phases[-1] in ("standing_down", "telling", "cooling", "returning", "watching")
-    )
+    return lives(guard) > 1 and phases[-1] in ("standing_down", "telling", "cooling", "returning", "watching")
 
 
 def test_it_reads_that_etcds_leader_is_to_be_left_until_the_lease_of_that_word_ends(place):
