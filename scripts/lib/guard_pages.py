@@ -138,7 +138,10 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return "" if value is None else f"`{json.dumps(value, default=str)}`"
+    # What is worked out differs from host to host, and a model's fields have rows of their own.
+    if value is None or (field.default_factory is not None and not isinstance(value, list | dict)):
+        return ""
+    return f"`{json.dumps(value, default=str)}`"
 
 
 def _limits(field: FieldInfo) -> str:

@@ -42,6 +42,18 @@ def test_each_fault_has_a_limit_for_each_preset():
     assert {fault: set(limit) for fault, limit in limits.items()} == dict.fromkeys(DRILLED, presets)
 
 
+def test_the_labs_limits_with_the_guard_are_of_faults_presets_and_paths_that_exist():
+    limits = yaml.safe_load(read("inventories/lab/group_vars/all/estate.yml"))[
+        "drill_rto_guarded_limit_seconds"
+    ]
+    unguarded = load("defaults/main.yml")["drill_rto_limit_seconds"]
+    assert limits["host_off"] == {"default": {"haproxy": 3.0, "dsn": 4.0}}
+    for fault, presets in limits.items():
+        for preset, paths in presets.items():
+            assert set(paths) == set(VARS["__drill_paths"]), fault
+            assert max(paths.values()) < unguarded[fault][preset], fault
+
+
 def test_each_fault_has_its_injection_and_its_words():
     assert {
         path.stem.removeprefix("inject_") for path in (ROOT / ROLE / "tasks").glob("inject_*.yml")

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from diting.guards.etcd import encode
 from diting.hostio.gate_controls import Controls
 from diting.hostio.gate_store import GateFiles
 from support.etcd_cluster import etcd_program
-from support.failover_place import ADDRESSES, Place
+from support.failover_place import ADDRESSES, OWN, Place
 from support.guard_process import environment
 from support.own_network import own_network, routes
 from support.servers import require_postgres, wait_until
@@ -215,11 +216,75 @@ def test_killed_in_any_phase_it_does_nothing_twice(place, phase):
         assert fenced(place)
 
 
+@pytest.mark.parametrize("phase", ["telling", "cooling", "returning", "rejoining"])
+def test_killed_after_the_release_it_comes_to_rest_and_does_nothing_twice(place, phase):
+    # Whether the routes are gone is not asked again after a restart: their time is waited for.
+    guard = watching(place, limits={"isolate_hold_seconds": 2.0})
+    place.cut()
+    wait_until("the leader key is released", lambda: place.leader() is None, RTO_SECONDS)
+    if phase in ("returning", "rejoining"):
+        place.lead("pg2")
+    wait_until(f"{phase} is on record", lambda: phase in guard.phases(), RTO_SECONDS)
+    guard.kill()
+    guard.start()
+    if place.leader() is None:
+        place.lead("pg2")
+    wait_until("it watches again", lambda: lives(guard) > 1 and guard.phases()[-1] == "watching", 30)
+    found = names(guard)
+    assert {name: found.count(name) for name in ("fence", "isolate", "release")} == {
+        "fence": 1,
+        "isolate": 1,
+        "release": 1,
+    }
+    assert found.count("tell_proxies") <= 1
+    assert found.count("power_on") <= 1
+    assert not fenced(place) or "DitingFailoverHostNotBack" in [alert["alert"] for alert in raised(guard)]
+
+
+def lives(guard):
+    return len([record for record in guard.records() if record["event"] == "started"])
+
+
 def ended(place, guard):
     phases = guard.phases()
-    return len([r for r in guard.records() if r["event"] == "started"]) > 1 and (
-        phases[-1] in ("standing_down", "telling", "cooling", "returning", "watching")
-    )
+    return lives(guard) > 1 and phases[-1] in ("standing_down", "telling", "cooling", "returning", "watching")
+
+
+def test_it_reads_that_etcds_leader_is_to_be_left_until_the_lease_of_that_word_ends(place):
+    guard = watching(place)
+
+    def told():
+        return (guard.status().get("observation") or {}).get("etcd", {}).get("leave_etcd_leader")
+
+    assert told() is False
+    lease = int(place.client.call("/v3/lease/grant", {"TTL": "600"}, 5)["ID"])
+    body = {"key": encode(OWN + "leave_etcd_leader"), "value": encode("drill"), "lease": str(lease)}
+    place.client.call("/v3/kv/put", body, 5)
+    wait_until("it knows", lambda: told() is True)
+    place.client.call("/v3/lease/revoke", {"ID": str(lease)}, 5)
+    wait_until("it knows that this is over", lambda: told() is False)
+
+
+def test_an_election_of_etcd_forbids_nothing_and_is_waited_for(place):
+    """etcd answers nobody for longer than the gate's word may be old; the gate's files are still there to be read."""
+    guard = watching(place)
+    place.etcd.processes[0].send_signal(signal.SIGSTOP)
+    try:
+        wait_until("what is known of etcd is too old for a fence", lambda: silence(guard) > 1)
+        place.cut()
+        guard.reaches("suspect")
+        wait_until("etcd has been silent for 3 s", lambda: silence(guard) > 3)
+    finally:
+        place.etcd.processes[0].send_signal(signal.SIGCONT)
+    wait_until("the leader key is released", lambda: place.leader() is None, RTO_SECONDS)
+    assert "alert_only" not in guard.phases()
+    assert guard.phases().count("suspect") == 1, "silence is confirmed once"
+
+
+def silence(guard):
+    """Age of what the guard knows of etcd, in seconds."""
+    seen = guard.status()["observation"]
+    return seen["taken_at"] - seen["etcd"]["answered_at"]
 
 
 def test_two_guards_fence_once(place):

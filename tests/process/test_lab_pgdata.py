@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from diting.lab import instance as lab
+from support.playbook import run_playbook
+from support.tree import ROOT
 
 pytestmark = pytest.mark.process
 
@@ -76,3 +79,40 @@ def test_it_is_made_once_survives_and_begins_anew(tmp_path):
         ["losetup", "--list", "--output", "BACK-FILE"], capture_output=True, text=True, check=True
     )
     assert str(image) not in devices.stdout
+
+
+def play(out, mebibytes):
+    """Writes what each host's container would be made by, a line each."""
+    tasks = yaml.safe_load((ROOT / "playbooks/lab/tasks/containers.yml").read_text())
+    made = next(task for task in tasks if task["name"] == "Create the hosts that are missing")["vars"]
+    line = "{{ item }} {{ __lab_container_create | list | to_json }}"
+    return {
+        "name": "Say what would be created",
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars_files": [str(ROOT / "playbooks/lab/vars/main.yml")],
+        "vars": {**made, "__lab_image": {"recipe": "x"}, "lab_pgdata_mib": mebibytes},
+        "tasks": [
+            {
+                "name": "Say it",
+                "ansible.builtin.lineinfile": {
+                    "path": str(out),
+                    "create": True,
+                    "line": line,
+                    "mode": "0600",
+                },
+                "loop": "{{ __lab_hosts }}",
+            }
+        ],
+    }
+
+
+def test_the_store_is_made_anew_with_the_data_that_its_archive_is_of(tmp_path):
+    outs = [tmp_path / "first", tmp_path / "second"]
+    book = tmp_path / "play.yml"
+    book.write_text(yaml.safe_dump([play(out, size) for out, size in zip(outs, (8192, 4096), strict=True)]))
+    done = run_playbook(book, "-i", str(ROOT / "inventories/lab"))
+    assert done.returncode == 0, done.stdout
+    first, second = (dict(line.split(" ", 1) for line in out.read_text().splitlines()) for out in outs)
+    assert {host for host in first if first[host] != second[host]} == {"pg1", "pg2", "pg3", "store1"}

@@ -84,14 +84,14 @@ def test_any_two_moves_at_any_step(steps):
     """All of the moves, two deep, from calm and from every step of a failover."""
     found = walk(follow(settled(), *NOMINAL[:steps]), depth=2)
     print(f"{found.orders} orders, {found.ticks} decisions")
-    assert found.orders > 400
+    assert found.orders > 650
 
 
 def test_any_three_moves_after_the_read_back():
     """All of the moves, three deep, from the moment that "off" was read back."""
     found = walk(follow(settled(), *NOMINAL[:5]), depth=3)
     print(f"{found.orders} orders, {found.ticks} decisions, {found.released} of them released")
-    assert found.orders > 20_000
+    assert found.orders > 30_000
     assert found.released > 0, "a walk in which nothing is ever released has tried nothing"
 
 
@@ -99,7 +99,7 @@ def test_six_moves_after_the_death():
     """The moves that matter most, six deep, from the first silence: deep enough to release on the way."""
     found = walk(follow(settled(), "dies"), depth=6, moves={name: MOVES[name] for name in FEW})
     print(f"{found.orders} orders, {found.ticks} decisions, {found.released} of them released")
-    assert found.orders > 15_000
+    assert found.orders > 16_000
     assert found.released > 0
     assert {Phase.STANDING_DOWN, Phase.ALERT_ONLY, Phase.RELEASING} <= found.phases
 
@@ -109,7 +109,7 @@ def test_renewals_and_elections_while_the_read_back_is_under_way():
     names = ("nothing", "renewed", "new etcd leader", "read_back=off", "read_back=on", "isolate=done")
     found = walk(follow(settled(), *NOMINAL[:4]), depth=6, moves={name: MOVES[name] for name in names})
     print(f"{found.orders} orders, {found.ticks} decisions, {found.released} of them released")
-    assert found.orders > 4_000
+    assert found.orders > 8_000
     assert found.released > 0
     assert Phase.STANDING_DOWN in found.phases
 

@@ -131,6 +131,10 @@ def check(node: Node, actions, path) -> Judge:
                 off=None,
                 fences=(*judge.fences, world.now),
             )
+        if action.name == "move_etcd_leader":
+            assert allowed(world), path
+            assert world.etcd_leader == world.holder, path
+            assert not world.leave_etcd_leader, path
         if action.name in ("isolate", "release"):
             assert judge.carried_out == incident, path
             assert judge.off is not None, path
@@ -389,6 +393,9 @@ MOVES = {
     "disarmed": change(armed=False),
     "lock lost": change(locked=False),
     "others fenced": change(elsewhere=2),
+    "others unknown": change(elsewhere=None),
+    "etcd leads beside": change(etcd_leader=TARGET),
+    "leave it there": change(leave_etcd_leader=True),
     "control deaf": change(stale=("ops1",)),
     "replicas deaf": change(stale=("pg2", "pg3")),
     "one deaf": change(stale=("pg3",)),
@@ -406,6 +413,8 @@ MOVES = {
         armed=True,
         locked=True,
         elsewhere=0,
+        etcd_leader="pg2",
+        leave_etcd_leader=False,
         stale=(),
         etcd_writes=True,
         etcd_reads=True,
@@ -428,7 +437,9 @@ def tick(node: Node, path: tuple[str, ...]) -> Node:
     names = {action.name for action in actions}
     pending = [item for item in node.pending if item[0] not in names]
     pending += [
-        (a.name, str(a.args.get("incident")), node.world.now) for a in actions if "alert" not in a.name
+        (a.name, str(a.args.get("incident")), node.world.now)
+        for a in actions
+        if "alert" not in a.name and a.name != "move_etcd_leader"
     ]
     return Node(node.world, state, tuple(pending), judge)
 

@@ -130,7 +130,8 @@ class Place:
         server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.tls["certificate"], self.tls["key"])
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        # Each connection shakes hands in its own thread: one whose packets are dropped meanwhile would hold up all, and the end.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         self.stack.callback(server.server_close)

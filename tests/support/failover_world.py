@@ -68,6 +68,7 @@ class World:
     etcd_writes: bool = True
     etcd_reads: bool = True
     etcd_leader: str | None = "pg2"
+    leave_etcd_leader: bool = False
     sync: tuple[str, ...] = ("pg2", "pg3")
     up: tuple[str, ...] = ("pg2", "pg3")
     space: tuple[str, ...] = ("pg2", "pg3")
@@ -143,6 +144,7 @@ class World:
             tuple(m for m in self.sync if m != self.holder),
             self.paused,
             self.etcd_leader,
+            self.leave_etcd_leader,
         )
 
     def see(self) -> Observation:

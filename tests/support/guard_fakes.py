@@ -163,7 +163,7 @@ class ToyGuard(Guard[ToyConfig, State, Observation, Policy]):
     def signature(self, observation: Observation) -> Any:
         return [observation.degrees > 25, observation.paused]
 
-    def measures(self, observation: Observation) -> dict[str, float | None]:
+    def measures(self, observation: Observation, state: State) -> dict[str, float | None]:
         return {"degrees_celsius": observation.degrees}
 
 

@@ -13,7 +13,7 @@ import pytest
 from diting.core.verdict import Verdict
 from diting.drill import compare, runner, seal
 from diting.report import chain, summary
-from diting.report.build import build
+from diting.report.build import _repeats, build
 from support.evidence_sample import Sample, write
 
 
@@ -130,6 +130,44 @@ def test_a_figure_that_is_lacking_is_said_and_not_left_out(tmp_path):
     told = summary.summarise(reports)["groups"][0]
     assert told["figures"]["rto_client_seconds"]["not_measured"] == 1
     assert told["lost"] is None
+
+
+def with_case(report: dict, on_target: bool | None, stopped: bool | None = None) -> dict:
+    etcd = None if on_target is None else {"leader": "pg1", "leader_on_target": on_target}
+    before = {**(report["cluster"]["before"] or {}), "etcd": etcd}
+    guard = None if stopped is None else {"stopped": stopped}
+    return {
+        **report,
+        "cluster": {**report["cluster"], "before": before},
+        "preset_detail": {**report["preset_detail"], "guard": guard},
+    }
+
+
+def test_runs_with_etcds_leader_on_the_dying_host_and_runs_without_the_guard_are_apart(tmp_path):
+    (one,) = runs(tmp_path, 1.0)
+    cases = [(False, False), (True, False), (None, False), (False, True)]
+    reports = [with_case(one, *case) for case in [*cases, *cases]]
+    told = summary.summarise(reports)["groups"]
+    assert [(group["case"], group["runs"]) for group in told] == [
+        ("default, etcd's leader elsewhere", 2),
+        ("default, with etcd's leader", 2),
+        ("default", 2),
+        ("default, failover guard stopped, etcd's leader elsewhere", 2),
+    ]
+    assert {group["preset"] for group in told} == {"default"}
+    kills = [with_case({**one, "fault": "postgres_kill"}, case) for case in (True, False)]
+    assert len(summary.summarise(kills)["groups"]) == 1, (
+        "where etcd lives on, it does not matter who leads it"
+    )
+
+
+def test_the_worst_of_an_experiment_is_not_that_of_another_case(tmp_path):
+    slow, fast = (
+        with_case(report, on) for report, on in zip(runs(tmp_path, 5.0, 1.0), (True, False), strict=True)
+    )
+    again = _repeats(fast, [slow, fast])
+    assert again["n"] == 2
+    assert again["worst"]["rto_client_seconds"] == fast["rto_client_seconds"]
 
 
 def test_presets_are_apart_and_faults_are_not_mixed(tmp_path):

@@ -88,6 +88,21 @@ def test_a_host_that_could_not_be_scanned_is_said_to_be_so():
     assert [item["kind"] for item in found["items"]] == ["dead_route"]
 
 
+def test_what_a_drill_left_in_etcd_is_residue_and_etcd_that_was_not_asked_is_unknown():
+    left = {"host": "etcd", "kind": "etcd_key", "detail": "/x: left"}
+    for scan, looked, items in (
+        ({"residue": []}, True, []),
+        ({"residue": [left]}, True, [left]),
+        ({"msg": "no route"}, False, []),
+    ):
+        scans = [{"__drill_scan_host": "pg1", "residue": []}, {"__drill_scan_host": "etcd", **scan}]
+        found = facts.residue(scans, [], {"verdict": "HEALTHY"}, "2026-11-21T09:00:00.000000Z")
+        assert (found["hosts"]["etcd"]["looked"], found["items"]) == (looked, items)
+        assert "keys of drills in etcd" in found["checks"]
+    alone = facts.residue(scans[:1], [], {"verdict": "HEALTHY"}, "2026-11-21T09:00:00.000000Z")
+    assert "keys of drills in etcd" not in alone["checks"]
+
+
 def test_nobody_asked_etcd_is_null_and_not_elsewhere():
     now = "2026-11-21T09:00:00.000000Z"
     asked = {"leader": "pg2", "leader_on_target": False, "placement": "as_found"}

@@ -122,6 +122,17 @@ def test_a_host_that_never_comes_back_is_left_to_people(guard, world):
     assert guard.done[-1][1].args["alert"] == "DitingFailoverHostNotBack"
 
 
+def test_the_etcd_leader_is_left_where_somebody_wants_it(guard, world):
+    beside = replace(world, etcd_leader="pg1", leave_etcd_leader=True)
+    left = play(guard, beside, 10)
+    assert guard.names() == []
+    play(guard, left.dies(), 1)
+    assert guard.names()[:2] == ["fence", "alert"], "that word stops nothing else"
+    again = Guard()
+    play(again, replace(settle(again, World()), etcd_leader="pg1"), 1)
+    assert again.names() == ["move_etcd_leader"], "and it ends with the word"
+
+
 def test_the_etcd_leader_is_kept_off_the_primarys_host(guard, world):
     world = replace(world, etcd_leader="pg1")
     play(guard, world, 3)

@@ -154,7 +154,7 @@ def seen(gate, elsewhere=0, at=1000.0):
 
 def test_a_quiet_gate_is_read_as_real_values(gate):
     assert seen(gate) == (False, False, False, 0)
-    assert gate.read(0, 990.0).read_at == 990.0, "the older half gives the age"
+    assert gate.read(0, 990.0).read_at == 1000.0, "the age is that of the files"
 
 
 def test_a_gate_that_is_not_there_says_nothing(tmp_path):
@@ -164,6 +164,14 @@ def test_a_gate_that_is_not_there_says_nothing(tmp_path):
 
 def test_fences_that_could_not_be_counted_are_not_none_at_all(gate):
     assert seen(gate, None)[3] is None
+    assert seen(gate, 0, None)[3] is None
+
+
+@pytest.mark.parametrize(("age", "count"), [(0.0, 1), (9.0, 1), (10.5, None)])
+def test_a_count_of_fences_outlives_an_election_of_etcd_and_not_much_more(gate, age, count):
+    """Under the lock nobody else fences, so a count of some seconds ago is right; the gate's files are asked anew."""
+    view = gate.read(1, 1000.0 - age)
+    assert (view.fences_elsewhere, view.read_at) == (count, 1000.0)
 
 
 def test_the_lever_is_seen_at_once(gate, tmp_path):

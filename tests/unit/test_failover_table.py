@@ -8,10 +8,12 @@ import itertools
 import pytest
 
 from diting.core.failover_events import _READERS
-from diting.core.failover_machine import MACHINE, signature
+from diting.core.failover_machine import MACHINE, measures, signature
+from diting.core.failover_state import FailoverPolicy, FailoverState
 from diting.core.failover_table import ACTIONS, MEANINGFUL, TABLE, Event, Phase
+from diting.core.failover_view import Outcome, Power, ReadBack, Result
 from diting.core.guard import mermaid, problems
-from support.failover_world import World
+from support.failover_world import World, replace
 
 PAIRS = list(itertools.product(Phase, Event))
 
@@ -29,6 +31,39 @@ def test_every_pair_has_a_transition(phase, event):
 def test_the_table_holds_nothing_else():
     assert set(TABLE) == set(PAIRS)
     assert set(_READERS) == set(Phase)
+
+
+def test_the_gauges_say_how_ready_it_is_and_nothing_where_nobody_knows():
+    calm = World()
+    seen = calm.see()
+    assert measures(FailoverState(fences=(calm.now - 800, calm.now - 950)), seen, FailoverPolicy()) == {
+        "armed": 1.0,
+        "fresh_vantages_count": 3.0,
+        "etcd_age_seconds": pytest.approx(0.05),
+        "lock_held": 1.0,
+        "fences_count": 1.0,
+        "last_fence_seconds": None,
+    }
+    assert {measure.name for measure in MACHINE.measures} == set(
+        measures(FailoverState(), seen, FailoverPolicy())
+    )
+    order = Result("pg1-7-1", Outcome.DONE, calm.now - 3, calm.now - 2)
+    read = ReadBack("pg1-7-1", Power.OFF, calm.now - 2, calm.now - 1.5)
+    dark = replace(
+        calm, elsewhere=None, locked=False, armed=False, stale=("pg2",), fence=order, read_back=read
+    )
+    found = measures(FailoverState(), dark.see(), FailoverPolicy())
+    assert (found["armed"], found["lock_held"], found["fences_count"], found["fresh_vantages_count"]) == (
+        0,
+        0,
+        None,
+        2,
+    )
+    assert found["last_fence_seconds"] == pytest.approx(1.5)
+    another = replace(dark, read_back=ReadBack("pg1-7-2", Power.OFF, calm.now - 2, calm.now - 1.5))
+    assert measures(FailoverState(), another.see(), FailoverPolicy())["last_fence_seconds"] is None
+    still_on = replace(dark, read_back=ReadBack("pg1-7-1", Power.ON, calm.now - 2, calm.now - 1.5))
+    assert measures(FailoverState(), still_on.see(), FailoverPolicy())["last_fence_seconds"] is None
 
 
 def test_every_phase_can_be_reached_and_left_towards_watching():

@@ -147,9 +147,9 @@ def test_the_guard_asks_chronyc_and_no_one_else():
     guard = ClockGuard(ClockConfig(), Ports(run=run))
     seen = asyncio.run(guard.observe(0.0))
     assert asked == [(["/usr/bin/chronyc", "-c", "tracking"], 2.0)]
-    assert guard.measures(seen) == {"offset_seconds": -0.25, "synchronised": 1.0}
-    assert guard.measures(BLIND) == {"offset_seconds": None, "synchronised": None}
-    assert {measure.name for measure in guard.machine.measures} == set(guard.measures(seen))
+    assert guard.measures(seen, State()) == {"offset_seconds": -0.25, "synchronised": 1.0}
+    assert guard.measures(BLIND, State()) == {"offset_seconds": None, "synchronised": None}
+    assert {measure.name for measure in guard.machine.measures} == set(guard.measures(seen, State()))
 
 
 def test_an_alert_outlives_a_reboot_and_its_times_do_not():

@@ -138,3 +138,51 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path):
     for path in (tmp_path / "none", tmp_path, tmp_path / "bytes"):
         with pytest.raises(config.ConfigError):
             config.load(path)
+
+
+MEMBER = {"address": "10.0.0.1", "witness": "https://pg1:7444"}
+TEN_OF_FAILOVER = {
+    "armed": "yes",
+    "owner": "",
+    "members": {
+        "pg1": {**MEMBER, "address": "pg1"},
+        "pg2": {"address": "10.0.0.2", "witnes": "https://pg2:7444"},
+    },
+    "etcd": {"prefix": "service/main", "lock_seconds": 1},
+    "fencing": {"agent": "axe"},
+    "proxies": [{"name": "client1"}],
+    "limits": {"confirm_seconds": -1, "fence_max_per_window": -1},
+}
+
+
+def test_ten_errors_of_the_failover_guard_are_ten():
+    """The limits included: a negative one must not wait until everything else is mended."""
+    found = problems({"guard": "failover", "settings": TEN_OF_FAILOVER})
+    assert sorted(problem.path for problem in found) == [
+        "settings.armed",
+        "settings.etcd.lock_seconds",
+        "settings.etcd.prefix",
+        "settings.fencing.agent",
+        "settings.limits.confirm_seconds",
+        "settings.limits.fence_max_per_window",
+        "settings.members.pg1.address",
+        "settings.members.pg2.witnes",
+        "settings.owner",
+        "settings.proxies[0]",
+    ]
+    assert all(problem.found and problem.wanted and problem.fix for problem in found)
+
+
+def test_what_does_not_go_together_is_told_one_by_one():
+    settings = {
+        "owner": "pg1",
+        "members": {"pg1": MEMBER, "pg2": {"address": "10.0.0.1"}},
+        "etcd": {},
+        "fencing": {"options": {"url": "https://10.0.0.9", "ca_file": "/x"}},
+    }
+    found = problems({"guard": "failover", "settings": settings})
+    assert [problem.path for problem in found] == ["settings"] * 4
+    told = "\n".join(str(problem) for problem in found)
+    assert all(
+        words in told for words in ("owner pg1", "two have one address", "one endpoint", "on two at least")
+    )

@@ -187,6 +187,7 @@ def residue(
             "traffic shaping",
             "dead routes",
             "disk fillers",
+            *(["keys of drills in etcd"] if "etcd" in hosts else []),
         ],
         "rollbacks": rollbacks,
         "redundancy": {"health": after.get("verdict", "UNKNOWN"), "detail": None},

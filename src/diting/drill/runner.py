@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from ..core.faults import CATALOGUE, fault_named
 from ..core.verdict import EXIT_USAGE, Verdict
 from ..report import summary
+from ..report.text import guard as guard_words
 from . import compare
 from .converged import inventory_hosts, is_converged, tree_hash
 from .progress import PlaybookRun, Progress, TerminatedError, run_playbook
@@ -154,6 +155,11 @@ def show(report: dict[str, Any], directory: Path) -> None:
     rows = [
         ("fault", f"{report['level']} {report['fault']}"),
         ("preset", str(report.get("preset") or "not measured")),
+        *(
+            [("guard", told)]
+            if (told := guard_words((report.get("preset_detail") or {}).get("guard")))
+            else []
+        ),
         (
             "RTO (client)",
             f"{seconds(report['rto_client_seconds'])}  ± {seconds(report['resolution_seconds'])}",

@@ -25,7 +25,7 @@ from ..report import chain, index
 from ..report.build import build
 from ..report.inputs import EvidenceInputError, write_durably
 from ..report.verdict import POWER_LOSSES
-from . import compare, facts
+from . import compare, facts, guard_facts
 from .converged import tree_hash
 
 if TYPE_CHECKING:
@@ -149,6 +149,10 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
         name = log.name.split(".")[0]
         lines = facts.role_timeline(read_lines(log), name, str(drill.get("started_at")))
         write_json_lines(run_dir / "timeline" / f"{name}.roles.jsonl", lines)
+    for log in sorted((run_dir / "logs").glob("*.journal.jsonl")):
+        name, guard = log.name.split(".")[:2]
+        lines = guard_facts.guard_timeline(read_lines(log), name, guard, str(drill.get("started_at")))
+        write_json_lines(run_dir / "timeline" / f"{name}.{guard}.jsonl", lines)
     farewell = read_lines(run_dir / "logs" / "fin-watch.jsonl")
     drill.update(_sections(collected, about, marks, [*watch, *beside], drill, farewell))
     if about.get("survived") and drill.get("outcome") == "completed":

@@ -95,7 +95,7 @@ class ClockGuard(Guard[ClockConfig, State, Observation, Policy]):
         """See :class:`Guard`."""
         return clock_guard.signature(observation)
 
-    def measures(self, observation: Observation) -> Mapping[str, float | None]:
+    def measures(self, observation: Observation, state: State) -> Mapping[str, float | None]:  # noqa: ARG002
         """The gauges of the page. Nobody could look: no value."""
         if observation.answer is Answer.NONE:
             return {"offset_seconds": None, "synchronised": None}

@@ -40,6 +40,8 @@ class Lock:
         self._lease: int | None = None
         self._until: float | None = None
         self._revision: int | None = None
+        self.since: float | None = None
+        """When the lock was known to be ours; it has been held without a gap from then on for as long as ``until`` stands."""
 
     @property
     def until(self) -> float | None:
@@ -99,7 +101,8 @@ class Lock:
             self._give_up(lease)
             return False
         # Renewing leaves the revision alone; only taking the lock anew, or giving it back, makes another one.
-        self._lease, self._revision, self._until = lease, revision, asked + ttl
+        self._lease, self._revision, self.since = lease, revision, self._clock()
+        self._until = asked + ttl
         return True
 
     def _give_up(self, lease: int) -> None:

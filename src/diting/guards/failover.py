@@ -29,7 +29,7 @@ from .runtime.guard import Guard
 from .witness_client import WitnessClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..core.guard import Action
     from .runtime.ports import Ports
@@ -81,7 +81,8 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             problems.append("etcd.endpoints and members' etcd: want at least one endpoint")
         for member in config.members:
             wrong = option_problems(config.fencing.agent, options_of(config, member))
-            problems += [f"fencing agent {config.fencing.agent} of {member}: {words}" for words in wrong]
+            if wrong:
+                problems.append(f"fencing agent {config.fencing.agent} of {member}: {', '.join(wrong)}")
         if sum(1 for member in config.members.values() if member.witness) < 2:
             problems.append("members: want a witness on two at least, for one of them may be the primary")
         try:
@@ -226,6 +227,10 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
     def signature(self, observation: Observation) -> Any:
         """See :class:`Guard`."""
         return failover_machine.signature(observation)
+
+    def measures(self, observation: Observation, state: FailoverState) -> Mapping[str, float | None]:
+        """The gauges of the page."""
+        return failover_machine.measures(state, observation, self.policy(self.config))
 
     def revive(
         self,

@@ -13,6 +13,7 @@ from ..core.failover_state import FailoverPolicy
 from .probe_config import Account, Identity, IpAddress, Pace, Rest
 from .runtime.settings import AbsolutePath, HttpUrl, Port, Strict
 
+_LEAST = {"confirm_probes": 1, "fence_max_per_window": 0}
 AGENT_PATTERN = "^(power|ec2|ecs|ec2_network|ecs_network)$"
 
 
@@ -41,7 +42,9 @@ class EtcdSettings(Strict):
         "/service/main/", pattern="^/.*/$", description="Patroni's namespace and scope, with slashes"
     )
     own_prefix: str = Field(
-        "/diting/failover/main/", pattern="^/.*/$", description="Keys of the guards: lock, fences, test write"
+        "/diting/failover/main/",
+        pattern="^/.*/$",
+        description="Keys of the guards: lock, fences, test write, leave_etcd_leader",
     )
     interval_seconds: float = Field(0.8, ge=0.05, le=0.9, description="From reading to reading in peace")
     attempt_seconds: float = Field(0.3, ge=0.05, le=5, description="One try at one endpoint")
@@ -79,8 +82,13 @@ class Proxy(Strict):
         return self
 
 
-def _policy_field(name: str, description: str, default: Any = None) -> Any:
-    value = getattr(FailoverPolicy(), name) if default is None else default
+def _policy_field(name: str, description: str) -> Any:
+    """With the policy's default, and bounds like the policy's own, so that all that is wrong is told at once."""
+    value = getattr(FailoverPolicy(), name)
+    if name.endswith("_seconds"):
+        return Field(value, gt=0, allow_inf_nan=False, description=description)
+    if name in _LEAST:
+        return Field(value, ge=_LEAST[name], description=description)
     return Field(value, description=description)
 
 
@@ -130,7 +138,9 @@ class FailoverConfig(Strict):
 
     armed: bool = Field(False, description="Without it the guard only alerts")
     owner: str = Field(
-        default_factory=socket.gethostname, min_length=1, description="Name of this guard among its like"
+        default_factory=socket.gethostname,
+        min_length=1,
+        description="Name of this guard among its like; the host's by default",
     )
     members: dict[str, Member] = Field(min_length=2, description="The members by Patroni's name")
     etcd: EtcdSettings = Field(description="Where Patroni keeps its keys")

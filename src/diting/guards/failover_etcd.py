@@ -60,6 +60,11 @@ def fence_prefix(config: FailoverConfig) -> str:
     return f"{config.etcd.own_prefix}fences/"
 
 
+def leave_key(config: FailoverConfig) -> str:
+    """While this key is there, under a lease of whoever wrote it, etcd's leader is not moved."""
+    return f"{config.etcd.own_prefix}leave_etcd_leader"
+
+
 class EtcdWatch:
     """The newest :class:`EtcdView`. Attributes are replaced whole by the thread and read by the loop.
 
@@ -96,8 +101,13 @@ class EtcdWatch:
 
     @property
     def lock_until(self) -> float | None:
-        """Until when both locks are certainly ours."""
-        return self._lock.until if self._local.hold() and not self._withdraw.is_set() else None
+        """Until when both locks are certainly ours, and what others fenced before is known.
+
+        A count that was read before the lock was taken may lack the fence of the guard that held it.
+        """
+        until, since, read = self._lock.until, self._lock.since, self.fences_read_at
+        known = since is not None and read is not None and read >= since
+        return until if known and self._local.hold() and not self._withdraw.is_set() else None
 
     @property
     def proof(self) -> KeyRevision | None:
@@ -155,6 +165,7 @@ class EtcdWatch:
             # Nobody renews it until this has worked: unasked, it ends with its lease.
             self._lock.release(_DEADLINE_SECONDS)
             self._lock.hold(_DEADLINE_SECONDS)
+            self._fences_due = 0.0
             self._withdraw.clear()
 
     def _read(self, *, with_lease: bool) -> None:
@@ -178,6 +189,7 @@ class EtcdWatch:
             sync_members=seen.sync_members,
             paused=seen.paused,
             etcd_leader=self.view.etcd_leader,
+            leave_etcd_leader=self.view.leave_etcd_leader,
         )
         if seen.leader is not None:
             key = seen.leader
@@ -197,15 +209,22 @@ class EtcdWatch:
 
     def _now_and_then(self, now: float, *, quick: bool) -> None:
         """What need not be asked each time; and what can wait does wait while every millisecond counts."""
-        if now >= self._fences_due:
-            self._fences_due = now + _FENCES_SECONDS
-            self.fences_elsewhere, self.fences_read_at = self._fences(), now
         if now >= self._lock_due:
+            since = self._lock.since
             self._lock.hold(_DEADLINE_SECONDS)
             self._lock_due = now + self._config.etcd.lock_seconds / 3
+            if self._lock.since != since:
+                self._fences_due = now
+        if now >= self._fences_due:
+            asked = self._clock.monotonic()
+            self.fences_elsewhere = self._fences()
+            self.fences_read_at = asked
+            self._fences_due = now + _FENCES_SECONDS
         if now >= self._leader_due and not quick:
             self._leader_due = now + _LEADER_SECONDS
-            self.view = replace(self.view, etcd_leader=self._etcd_leader())
+            # The word after the leader: a leader that was put there is never seen without the word that went before it.
+            leader, leave = self._etcd_leader(), self._is_to_be_left()
+            self.view = replace(self.view, etcd_leader=leader, leave_etcd_leader=leave)
 
     def _fences(self) -> int:
         prefix = fence_prefix(self._config)
@@ -220,6 +239,11 @@ class EtcdWatch:
         name = names.get(leader or 0)
         return name if name in self._config.members else None
 
+    def _is_to_be_left(self) -> bool:
+        body = {"key": encode(leave_key(self._config)), "keys_only": True}
+        return bool(self._etcd.call("/v3/kv/range", body, _DEADLINE_SECONDS).get("kvs"))
+
 
 def _facts(view: EtcdView) -> tuple[object, ...]:
-    return (view.holder, view.mod_revision, view.raft_term, view.sync_members, view.paused, view.etcd_leader)
+    keys = (view.holder, view.mod_revision, view.raft_term, view.sync_members, view.paused)
+    return (*keys, view.etcd_leader, view.leave_etcd_leader)

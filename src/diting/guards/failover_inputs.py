@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OPERATE = "operate."
+FENCES_FRESH_SECONDS = 10.0
+"""An election of etcd is over by then. A count of others' fences stays right for as long as the lock among guards is held."""
 
 
 class ViewError(ValueError):
@@ -118,13 +120,14 @@ class GateReader:
         self._due: dict[tuple[str, str, str], float] = {}
 
     def read(self, fences_elsewhere: int | None, fences_read_at: float | None) -> GateView:
-        """The view now. ``fences_elsewhere`` was read at ``fences_read_at``; the older half gives the view its age."""
+        """The view now; its age is that of the files. ``fences_elsewhere`` was asked of etcd at ``fences_read_at``."""
         now = self._clock()
+        if fences_read_at is None or now - fences_read_at > FENCES_FRESH_SECONDS:
+            fences_elsewhere = None
         if not self._files.directory.is_dir():
             return GateView(now, None, None, None, fences_elsewhere)
         lever = read_lever(self._files.lever_file) is not None
-        read_at = now if fences_read_at is None else min(now, fences_read_at)
-        return GateView(read_at, lever, self._maintenance(now), self._planned(now), fences_elsewhere)
+        return GateView(now, lever, self._maintenance(now), self._planned(now), fences_elsewhere)
 
     def _is_new(self, name: str, *paths: Path) -> bool:
         stamp: list[tuple[int, int, int] | None] = []

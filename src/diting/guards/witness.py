@@ -193,7 +193,7 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
         """See :class:`Guard`."""
         return witness_guard.signature(observation)
 
-    def measures(self, observation: Observation) -> Mapping[str, float | None]:
+    def measures(self, observation: Observation, state: State) -> Mapping[str, float | None]:  # noqa: ARG002
         """The gauges of the page."""
         routes = observation.routes
         return {

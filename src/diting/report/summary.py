@@ -13,6 +13,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from . import inputs, render
+from .experiment import Case, case_of, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,7 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def summarise(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The summary of ``reports``, oldest first: one group per preset, in the order they first came.
+    """The summary of ``reports``, oldest first: one group per case, in the order they first came.
 
     Raises ``ValueError`` for reports of different levels or faults.
     """
@@ -44,8 +45,8 @@ def summarise(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(kinds) != 1:
         raise ValueError(f"wanted reports of one level and fault, found {sorted(kinds)}")
     level, fault = kinds.pop()
-    presets = list(dict.fromkeys(report["preset"] for report in reports))
-    groups = [_group(preset, [r for r in reports if r["preset"] == preset]) for preset in presets]
+    cases = list(dict.fromkeys(case_of(report) for report in reports))
+    groups = [_group(case, [r for r in reports if case_of(r) == case]) for case in cases]
     return {
         "schema_version": 1,
         "level": level,
@@ -56,7 +57,7 @@ def summarise(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _group(preset: str | None, reports: list[dict[str, Any]]) -> dict[str, Any]:
+def _group(case: Case, reports: list[dict[str, Any]]) -> dict[str, Any]:
     counted = [report for report in reports if report["verdict"] in COUNTED]
     paths = sorted({path for report in counted for path in report["paths"]})
     rows = [(name, [report.get(name) for report in counted]) for name in FIGURES]
@@ -73,7 +74,8 @@ def _group(preset: str | None, reports: list[dict[str, Any]]) -> dict[str, Any]:
         sums[name] = sum(known) if known and len(known) == len(counted) else None
     residue = [report.get("residue") for report in counted]
     return {
-        "preset": preset,
+        "preset": case[0],
+        "case": words(case),
         "runs": len(reports),
         "counted": len(counted),
         "verdicts": {v: sum(report["verdict"] == v for report in reports) for v in VERDICTS},

@@ -131,8 +131,11 @@ def check(data: Any, source: str) -> Loaded:
         # Limits that are right one by one may contradict each other; the guard's own policy says so.
         guard(document.settings, Ports()).policy(document.settings)
     except ValueError as error:
-        problem = Problem("settings", f"({error})", "limits that go together", "change one of them")
-        raise ConfigError(source, [problem]) from error
+        found = [
+            Problem("settings", f"({words})", "settings that go together", "change one of them")
+            for words in str(error).split("; ")
+        ]
+        raise ConfigError(source, found) from error
     return Loaded(document, guard)
 
 

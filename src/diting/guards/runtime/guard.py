@@ -56,7 +56,7 @@ class Guard(ABC, Generic[C, S, O_, P]):
 
     @abstractmethod
     def policy(self, config: C) -> P:
-        """The limits that ``decide`` goes by. Raises ValueError for settings that contradict each other."""
+        """The limits that ``decide`` goes by. Raises ValueError for settings that contradict each other, joined by "; "."""
 
     @abstractmethod
     async def observe(self, now: float) -> O_:
@@ -86,8 +86,8 @@ class Guard(ABC, Generic[C, S, O_, P]):
     def signature(self, observation: O_) -> Any:
         """What of an observation counts as a change worth a line in the journal while all is well."""
 
-    def measures(self, observation: O_) -> Mapping[str, float | None]:  # noqa: ARG002 - the contract
-        """Values of the machine's own gauges; None is shown as NaN, never as 0."""
+    def measures(self, observation: O_, state: S) -> Mapping[str, float | None]:  # noqa: ARG002 - the contract
+        """Values of the machine's own gauges, once a scrape; None is shown as NaN, never as 0."""
         return {}
 
     def revive(  # the base needs neither

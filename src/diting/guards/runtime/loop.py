@@ -320,7 +320,7 @@ class Runner:
         metrics.set("alerts", len(spool.standing()), "firing")
         metrics.set("alerts", len(spool.waiting()), "waiting")
         if self.observation is not None:
-            metrics.measured(self.guard.measures(self.observation))
+            metrics.measured(self.guard.measures(self.observation, self.state))
 
     def _show(self) -> None:
         now = self.clock.monotonic()

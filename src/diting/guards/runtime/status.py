@@ -39,6 +39,7 @@ def describe(runner: Runner, stopped: str | None) -> dict[str, Any]:
         "incident_id": runner.incident_id,
         "pause": parts.pauses.pause.as_dict() if parts.pauses.pause else None,
         "problem": runner.last_error or parts.pauses.problem,
+        "policy": to_plain(runner.policy),
         "observation": to_plain(runner.observation),
         "last_actions": runner.last_actions,
         "alerts_firing": sorted(alert.labels["alertname"] for alert in spool.standing()),

@@ -120,7 +120,8 @@ def _watching(case: Case) -> Finding:
     rested = moved is None or case.now - moved >= case.policy.move_etcd_pause_seconds
     # Moving an etcd leader costs nobody anything, but a lever pulled means hands off everything.
     ours = case.seen.lock_until is not None and case.seen.lock_until > case.now
-    wanted = case.policy.keep_etcd_leader_away and beside and rested and ours and death is None
+    asked = case.policy.keep_etcd_leader_away and not etcd.leave_etcd_leader
+    wanted = asked and beside and rested and ours and death is None
     if wanted and not case.not_allowed():
         return Finding(Event.ETCD_LEADER_BESIDE, (f"{etcd.etcd_leader} leads etcd and holds the leader key",))
     return _health(case)

@@ -124,7 +124,7 @@ class Vantage:
 
 @dataclass(frozen=True)
 class EtcdView:
-    """The cluster's keys in etcd. All but ``accepted_at`` and ``etcd_leader`` are of one reading."""
+    """The cluster's keys in etcd. All but ``accepted_at`` and the last two are of one reading."""
 
     accepted_at: float | None = None
     """When the newest own test write that etcd accepted was sent."""
@@ -145,6 +145,8 @@ class EtcdView:
     """Patroni's own pause."""
     etcd_leader: str | None = None
     """Database host whose etcd member leads, when it is one of them."""
+    leave_etcd_leader: bool = False
+    """Somebody wants etcd's leader left where it is, for a while (a drill that puts it beside the primary)."""
 
 
 @dataclass(frozen=True)
