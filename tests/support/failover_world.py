@@ -78,6 +78,8 @@ class World:
     maintenance: bool | None = False
     planned: bool | None = False
     elsewhere: int | None = 0
+    recorded: int | None = 0
+    """Own fences that are on record in etcd."""
     armed: bool = True
     locked: bool = True
     fence: Result | None = None
@@ -169,6 +171,7 @@ class World:
             self.release,
             self.tell_proxies,
             self.power_on,
+            fences_recorded=self.recorded,
         )
 
     def after(self, seconds: float, **changes) -> World:

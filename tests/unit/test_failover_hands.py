@@ -211,6 +211,39 @@ def test_a_release_without_an_answer_is_unknown():
     assert hands.results["release"].outcome is Outcome.UNKNOWN
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_a_fence_is_on_record_in_etcd_before_its_end_is_told(monkeypatch, works):
+    """The record outlives the state file; a guard that believes it is there must not be wrong."""
+    put = []
+
+    def etcd(endpoint, path, body, timeout_seconds):
+        time.sleep(0.1)
+        if not works:
+            raise TransportError("no answer")
+        put.append(path)
+        return 200, {"ID": "5"}
+
+    monkeypatch.setattr(FenceAgents, "agent", lambda _self, _member, _incident=None: Quick())
+    _begun, hands = carry_out("fence", etcd, deadline_seconds=5)
+    result = hands.results["fence"]
+    assert result.outcome is Outcome.DONE
+    assert put == (["/v3/lease/grant", "/v3/kv/put"] if works else [])
+    assert ("not on record" in result.words) is not works
+
+
+def test_without_an_agent_nothing_is_put_on_record(monkeypatch):
+    def never(*_args):
+        raise AssertionError("it was asked")
+
+    _begun, hands = carry_out("fence", never)
+    assert not hands.results["fence"].begun
+
+
+class Quick:
+    def off(self, seconds):
+        return Order(Outcome.DONE, 0.0, 0.0, "off")
+
+
 def test_orders_for_one_host_never_overlap(monkeypatch):
     """An "on" waits for the end of the "off" before it, and another host's for neither."""
     calls, free = queue.Queue(), threading.Event()

@@ -204,6 +204,18 @@ def test_no_space_fences_only_towards_a_candidate_that_has_some(guard, world, an
     assert guard.order("fence").args["death"] == "full"
 
 
+def test_own_fences_are_counted_by_whoever_remembers_more(guard, world):
+    """A state file that was lost, or came back from a backup, has forgotten the fence of five minutes ago; etcd has not."""
+    play(guard, world.dies(recorded=1), 3)
+    assert guard.names() == ["alert"]
+    assert "1 fences within 900 s" in str(guard.alerts()[0])
+    roomy = Guard(replace(POLICY, fence_max_per_window=2))
+    world = settle(roomy, World(recorded=1))
+    roomy.state = replace(roomy.state, fences=(world.now - 100,))
+    play(roomy, world.dies(), 3)
+    assert roomy.names()[0] == "fence", "the same fence is not counted twice"
+
+
 def test_a_temporary_file_that_cannot_be_written_alone_takes_longer(guard, world):
     """Commits work: that may be the first sign of a full disk, or a full disk that matters little."""
     full = world.dies(tcp=Answer.OK, rest=Answer.OK, broken=Answer.NO_TEMP)

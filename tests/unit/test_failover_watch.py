@@ -39,6 +39,12 @@ class Wire:
         return 200, {}
 
 
+def test_own_fences_are_told_from_those_of_others(watch, clock, wire):
+    wire.fences = ["ops2/pg1-7-1", "ops1/pg1-7-1", "ops1/pg2-9-2", "ops11/pg1-7-1"]
+    look(watch, clock)
+    assert (watch.fences_elsewhere, watch.fences_recorded) == (2, 2)
+
+
 @pytest.fixture
 def clock():
     return FakeClock()

@@ -183,6 +183,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             release=results.get("release"),
             tell_proxies=results.get("tell_proxies"),
             power_on=results.get("power_on"),
+            fences_recorded=etcd.fences_recorded,
             notes=notes,
             # Last: the decision counts from the end of the look, and nothing in it is newer.
             taken_at=clock.monotonic(),

@@ -76,6 +76,7 @@ class EtcdWatch:
     ) -> None:
         self.view = EtcdView()
         self.fences_elsewhere: int | None = None
+        self.fences_recorded: int | None = None
         self.fences_read_at: float | None = None
         self.trouble = ""
         self._config = config
@@ -217,7 +218,7 @@ class EtcdWatch:
                 self._fences_due = now
         if now >= self._fences_due:
             asked = self._clock.monotonic()
-            self.fences_elsewhere = self._fences()
+            self.fences_recorded, self.fences_elsewhere = self._fences()
             self.fences_read_at = asked
             self._fences_due = now + _FENCES_SECONDS
         if now >= self._leader_due and not quick:
@@ -226,12 +227,14 @@ class EtcdWatch:
             leader, leave = self._etcd_leader(), self._is_to_be_left()
             self.view = replace(self.view, etcd_leader=leader, leave_etcd_leader=leave)
 
-    def _fences(self) -> int:
+    def _fences(self) -> tuple[int, int]:
+        """Own fences, and those of other guards."""
         prefix = fence_prefix(self._config)
         body = {"key": encode(prefix), "range_end": encode(prefix[:-1] + "0"), "keys_only": True}
         found = self._etcd.call("/v3/kv/range", body, _DEADLINE_SECONDS).get("kvs") or []
         own = f"{prefix}{self._config.owner}/"
-        return sum(1 for item in found if not decode(item["key"]).startswith(own))
+        ours = sum(1 for item in found if decode(item["key"]).startswith(own))
+        return ours, len(found) - ours
 
     def _etcd_leader(self) -> str | None:
         leader = self._etcd.leader_id(_DEADLINE_SECONDS)

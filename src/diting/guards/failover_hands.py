@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 Ended = tuple[Outcome, str]
+_RECORD_SECONDS = 0.5
+"""Beside the order: only an etcd that hardly answers makes the fence wait for its record."""
 
 
 class LockHolder(Protocol):
@@ -130,10 +132,13 @@ class Hands:
         return self._agents
 
     async def _fence(self, args: Mapping[str, Any]) -> Ended:
-        self._in_etcd(lambda: self._record_fence(str(args["incident"])))
+        target, incident = str(args["target"]), str(args["incident"])
+        # Without an agent nothing is ordered, and nothing must be on record.
+        self._agents.agent(target, incident)
+        record = self._in_etcd(lambda: self._record_fence(target, incident))
         seconds = float(args["deadline_seconds"])
-        order = await self._agents.order(args["target"], args["incident"], lambda agent: agent.off(seconds))
-        return order.outcome, order.words
+        order = await self._agents.order(target, incident, lambda agent: agent.off(seconds))
+        return order.outcome, order.words if await record else f"{order.words}; not on record in etcd"
 
     async def _read_back(self, args: Mapping[str, Any]) -> Ended:
         incident, seconds = str(args["incident"]), float(args["deadline_seconds"])
@@ -220,17 +225,18 @@ class Hands:
         if beside:
             self._etcd.endpoints.sort(key=beside.__eq__)
 
-    def _record_fence(self, incident: str) -> None:
-        """Leave a word for other guards, which count it against their own window."""
-        self._avoid(incident.rsplit("-", 2)[0])
+    def _record_fence(self, target: str, incident: str) -> bool:
+        """Leave a word for other guards, which count it against their own window, and for this one's next life."""
+        self._avoid(target)
         seconds = max(1, round(self._config.limits.fence_window_seconds))
         try:
-            lease = str(self._etcd.call("/v3/lease/grant", {"TTL": str(seconds)}, 1.0)["ID"])
+            lease = str(self._etcd.call("/v3/lease/grant", {"TTL": str(seconds)}, _RECORD_SECONDS)["ID"])
             key = f"{fence_prefix(self._config)}{self._config.owner}/{incident}"
             body = {"key": encode(key), "value": encode("fence"), "lease": lease}
-            self._etcd.call("/v3/kv/put", body, 1.0)
+            self._etcd.call("/v3/kv/put", body, _RECORD_SECONDS)
         except (EtcdError, KeyError):
-            return  # the lock keeps others from fencing at the same time; this is beside it
+            return False  # the lock keeps others from fencing at the same time; this is beside it
+        return True
 
     async def _tell_proxies(self, args: Mapping[str, Any]) -> Ended:
         seconds = float(args["deadline_seconds"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Protocol, TypeVar
 
+    from ..core.fence import Reading
     from ..hostio.fencing import Agent
     from .failover_config import FailoverConfig
 
@@ -91,11 +92,13 @@ class FenceAgents:
             await asyncio.sleep(EVERY_SECONDS if well else AGAIN_SECONDS)
 
     async def _look(self, member: str) -> AgentView:
+        def look() -> Reading:
+            # The one that orders, too: when it is wanted there is no time to make it.
+            self.agent(member)
+            return self.agent(member, looks=True).state(_LOOK_SECONDS)
+
         try:
-            reading = await self.in_thread(
-                self.pool(member, looks=True),
-                lambda: self.agent(member, looks=True).state(_LOOK_SECONDS),
-            )
+            reading = await self.in_thread(self.pool(member, looks=True), look)
         except FencingError as error:
             return AgentView(member, Power.UNKNOWN, str(error)[:300])
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody would fence with it

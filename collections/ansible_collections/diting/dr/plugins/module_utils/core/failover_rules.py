@@ -41,7 +41,8 @@ def forbidden(
     if seen.etcd.paused:
         found.append("Patroni is paused")
     if before_fence:
-        count = fences_in_window(state, now, policy) + (gate.fences_elsewhere or 0)
+        own = max(fences_in_window(state, now, policy), seen.fences_recorded or 0)
+        count = own + (gate.fences_elsewhere or 0)
         if gate.fences_elsewhere is None:
             found.append("it could not be read how often others have fenced")
         if count >= policy.fence_max_per_window:

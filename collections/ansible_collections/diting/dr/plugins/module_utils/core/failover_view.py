@@ -233,5 +233,7 @@ class Observation(Plain):
     release: Result | None = None
     tell_proxies: Result | None = None
     power_on: Result | None = None
+    fences_recorded: int | None = None
+    """This guard's own fences within the window, by the keys in etcd: they outlive its state."""
     notes: dict[str, str] = field(default_factory=dict)
     """Words for people; nothing here decides anything."""
