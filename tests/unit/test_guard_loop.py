@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 import time
 from datetime import timedelta
 
@@ -33,17 +34,49 @@ def test_decision_and_state_are_on_disk_before_the_first_action(world):
     found = []
 
     def look(action):
-        found.append((action.name, world.records()[-1], world.parts.store.load()))
+        standing = world.parts.notifier.spool.standing()
+        found.append((action.name, world.records()[-1], world.parts.store.load(), standing))
 
     world.guard.on_act = look
     world.cycles(20, 35)
     assert [item[0] for item in found] == ["cool", "fan"]
-    _, last, saved = found[0]
+    _, last, saved, standing = found[0]
     assert [action["name"] for action in last["actions"]] == ["raise_alert", "cool", "fan"]
     assert saved.state["phase"] == "hot"
     assert [action.name for action in saved.unfinished] == ["raise_alert", "cool", "fan"]
-    # The alert too: it is on its way even if the process dies now.
+    # The alert holds no deed up: it is among what is unfinished, and if the process dies now the next life raises it.
+    assert standing == []
+
+
+def test_what_is_urgent_waits_for_no_alert(world, monkeypatch):
+    """An alert costs an fsync; the deed was decided to be done now."""
+    order = []
+    spool = world.parts.notifier.spool_action
+    monkeypatch.setattr(
+        world.parts.notifier, "spool_action", lambda *given: order.append(given[0].name) or spool(*given)
+    )
+    world.guard.on_act = lambda action: order.append(action.name)
+    world.cycles(20, 35)
+    assert order[-3:] == ["cool", "fan", "raise_alert"]
     assert [alert.labels["alertname"] for alert in world.parts.notifier.spool.standing()] == ["TooHot"]
+
+
+def test_what_came_before_is_written_beside_the_probes_and_not_in_their_way(world, monkeypatch):
+    """Fifty cycles become JSON when the guard leaves its peace: just when its probes must not stand still."""
+    threads = []
+    take = world.parts.journal._recorder.take
+
+    def watched(cycle):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return take(cycle)
+
+    monkeypatch.setattr(world.parts.journal._recorder, "take", watched)
+    world.cycles(*[20] * 60, 35)
+    assert threads
+    assert not any(threads)
+    cycles = [record for record in world.records() if record["event"] == "cycle"]
+    assert len(cycles) > 40
+    assert replayed(world).ok
 
 
 def test_what_is_done_is_not_unfinished_any_more(world):

@@ -45,15 +45,22 @@ class DecisionJournal:
 
         Raises OSError or :class:`journal.JournalError` with nothing written: then the cycle never happened.
         """
+        if not self._recorder.wants(cycle):
+            self._recorder.done(cycle, written=False)
+            return 0
+        # Also what makes JSON of it: when a guard leaves its steady state that is many cycles at once, and just then
+        # nothing of its own must stand still.
+        written: int = await self.in_thread(self._write, cycle)
+        self.records += written
+        return written
+
+    def _write(self, cycle: Cycle) -> int:
         records = self._recorder.take(cycle)
-        if records:
-            moved = await self.in_thread(self._make_room)
-            if moved:
-                self._recorder.begin_anew("new file")
-                records = self._recorder.take(cycle)
-            await self.in_thread(self._file.append_all, records)
-            self.records += len(records)
-        self._recorder.done(cycle, written=bool(records))
+        if self._make_room():
+            self._recorder.begin_anew("new file")
+            records = self._recorder.take(cycle)
+        self._file.append_all(records)
+        self._recorder.done(cycle, written=True)
         return len(records)
 
     async def event(self, event: str, fields: Mapping[str, Any]) -> None:

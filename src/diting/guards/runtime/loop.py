@@ -300,8 +300,10 @@ class Runner:
         """Everything that was decided, and word to the disk that it is done."""
         if not alerts and not todo:
             return
-        self._deeds.alert(alerts)
         results = await self._deeds.act(todo, now) if todo else []
+        # After the deeds, which were decided to be done now. Should this life end between the two, the next one finds
+        # them with what is unfinished and raises them.
+        self._deeds.alert(alerts)
         fields = {"run_id": self.parts.run_id, "cycle": self.cycle, "results": results}
         try:
             if results:

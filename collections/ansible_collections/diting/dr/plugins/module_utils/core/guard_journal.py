@@ -125,10 +125,14 @@ class Recorder:
         self._last_signature: Any = None
         self._why = "start"
 
+    def wants(self, cycle: Cycle) -> bool:
+        """Whether ``cycle`` is worth a record; in peace only what has changed is."""
+        changed = self._last_written is None or cycle.signature != self._last_signature
+        return changed or not cycle.quiet
+
     def take(self, cycle: Cycle) -> list[tuple[str, dict[str, Any]]]:
         """Records to append for ``cycle``, its predecessors in memory included; empty in peace."""
-        changed = self._last_written is None or cycle.signature != self._last_signature
-        if cycle.quiet and not changed:
+        if not self.wants(cycle):
             return []
         # A change that leaves the guard in peace needs no history.
         todo = [cycle] if cycle.quiet else [*self._recent, cycle]
