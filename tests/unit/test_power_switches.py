@@ -8,6 +8,7 @@ import pytest
 from diting.lab import power_service
 from diting.lab.power_api import RequestError, _switches
 from diting.lab.power_switches import Hold, HoldStore, Switches, SwitchStore
+from diting.lab.records import Clocks
 
 HOLD = Hold("t1", 1000.0, 1120.0, "fenced", "inc-1")
 
@@ -19,11 +20,11 @@ def clock():
 
 @pytest.fixture
 def store(tmp_path, clock):
-    return SwitchStore(tmp_path / "s.json", now=lambda: clock[0])
+    return SwitchStore(tmp_path / "s.json", Clocks(lambda: clock[0], lambda: clock[0], "boot-1"))
 
 
 def again(tmp_path, clock):
-    return SwitchStore(tmp_path / "s.json", now=lambda: clock[0])
+    return SwitchStore(tmp_path / "s.json", Clocks(lambda: clock[0], lambda: clock[0], "boot-1"))
 
 
 def test_a_host_without_switches_is_treated_well(store):
@@ -49,6 +50,17 @@ def test_switches_end_when_their_time_is_over_also_across_a_restart(store, tmp_p
     assert again(tmp_path, clock).of("pg1").unknown
     clock[0] = 1060.0
     assert store.of("pg1") == again(tmp_path, clock).of("pg1") == Switches()
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_step_of_the_wall_clock_neither_ends_switches_nor_prolongs_them(tmp_path, step):
+    wall, mono = [1_000_000.0], [500.0]
+    store = SwitchStore(tmp_path / "s.json", Clocks(lambda: wall[0], lambda: mono[0], "boot-1"))
+    store.set("pg1", Switches(unknown=True), 60)
+    wall[0] += step
+    assert store.of("pg1").unknown
+    mono[0] += 60
+    assert not store.of("pg1").unknown
 
 
 def test_a_lie_stands_until_it_is_taken_back_or_the_switches_are_set_anew(store, tmp_path, clock):

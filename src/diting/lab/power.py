@@ -250,7 +250,7 @@ class PowerControl:
             with self._wake:
                 if self._stopping:
                     return
-                # Waking at least once a second bounds what a step of the wall clock can delay.
+                # Waking at least once a second bounds what a step of the wall clock can delay, where it counts at all.
                 pause = self._store.seconds_to_next()
                 if pause is None or pause > 0:
                     self._wake.wait(1.0 if pause is None else min(pause, 1.0))

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diting.core.journal import utc_text_at
 from diting.hostio.files import write_atomic
+from diting.lab.records import Clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 HOLD_SECONDS = 120.0
@@ -40,6 +39,8 @@ class Switches:
     unknown: bool = False
     latency_seconds: float | None = None
     until_unix: float | None = None
+    until_monotonic: float = 0.0
+    boot_id: str = ""
     claims_off: bool = False
     """A lie that was told and still stands."""
 
@@ -100,25 +101,33 @@ class _HostFile:
 
 
 class SwitchStore(_HostFile):
-    """Switches of every host. ``now`` is the wall clock: an end must mean the same after a restart."""
+    """Switches of every host."""
 
-    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, clocks: Clocks | None = None) -> None:
         super().__init__(path)
-        self._now = now
+        self._clocks = clocks or Clocks()
         self._entries = self._load(Switches)
 
     def of(self, host: str) -> Switches:
         """Switches in force for ``host``; all off once their time is over."""
         with self._lock:
             found = self._entries.get(host, Switches())
-        if found.until_unix is not None and found.until_unix <= self._now():
+        until = found.until_unix
+        if until is not None and self._clocks.left(until, found.until_monotonic, found.boot_id) <= 0:
             return Switches()
         return found
 
     def set(self, host: str, wanted: Switches, for_seconds: float | None) -> Switches:
         """Replace the switches of ``host``, for so many seconds or until they are set again."""
-        until = None if for_seconds is None else self._now() + for_seconds
-        found = replace(wanted, until_unix=until, claims_off=False)
+        found = replace(wanted, until_unix=None, claims_off=False)
+        if for_seconds is not None:
+            clocks = self._clocks
+            found = replace(
+                found,
+                until_unix=clocks.wall() + for_seconds,
+                until_monotonic=clocks.monotonic() + for_seconds,
+                boot_id=clocks.boot_id,
+            )
         self._put(host, found)
         return found
 
