@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 PART = re.compile(r"(<!-- generated: (?P<name>[a-z0-9_ ./-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PLUMBING = ("Ask the gate", "Report ", "Keep ", "Recover, and tell")
 """Tasks that a reader of a runbook need not follow one by one."""
@@ -72,7 +73,42 @@ def options(role: str, entry: str = "main") -> list[str]:
     return lines
 
 
-GENERATORS: dict[str, Callable[..., list[str]]] = {"steps": steps, "options": options}
+def faults(level: str) -> list[str]:
+    """A table of a level's faults from the catalogue."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from diting.core.faults import CATALOGUE
+
+    lines = ["| Fault | What an independent probe must see | Gone by itself after | |", "|---|---|---|---|"]
+    for fault in CATALOGUE.values():
+        if fault.level != level or fault.companion:
+            continue
+        note = "no role may change" if fault.survived else fault.kind.value
+        lines.append(f"| `{fault.name}` | {fault.effect} | {fault.limit_seconds} s | {note} |")
+    return lines
+
+
+def _of_guards(function: str) -> Callable[..., list[str]]:
+    """A generator of scripts/lib/guard_pages.py, loaded only for a document that wants it."""
+
+    def generate(*words: str) -> list[str]:
+        import guard_pages
+
+        found: list[str] = getattr(guard_pages, function)(*words)
+        return found
+
+    return generate
+
+
+GENERATORS: dict[str, Callable[..., list[str]]] = {
+    "steps": steps,
+    "options": options,
+    "faults": faults,
+    "guards": _of_guards("guards"),
+    "guard": _of_guards("page"),
+    "guard_alerts": _of_guards("runtime_alerts"),
+    "guard_settings": _of_guards("runtime_settings"),
+    "guard_metrics": _of_guards("runtime_metrics"),
+}
 
 
 def render(text: str) -> str:
@@ -85,18 +121,29 @@ def render(text: str) -> str:
     return PART.sub(part, text)
 
 
+def pages_to_begin(*, write: bool) -> list[Path]:
+    """Pages of new guards, begun if ``write``: the hand-written part is for people to add."""
+    import guard_pages
+
+    found = list(guard_pages.missing())
+    for path, text in found if write else ():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(render(text), encoding="utf-8")
+    return [path for path, _text in found]
+
+
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file differs")
     args = parser.parse_args()
-    stale = []
+    stale = pages_to_begin(write=not args.check)
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         if not path.exists():
             continue
         text = path.read_text(encoding="utf-8")
         new = render(text)
-        if new == text:
+        if new == text or path in stale:
             continue
         stale.append(path)
         if not args.check:

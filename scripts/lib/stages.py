@@ -238,13 +238,26 @@ DRILLS_SHORT = (("host_off", ()),)
 
 DRILLS_ALL = (
     ("host_off", ()),
-    ("host_off", ("patroni_preset=stock",)),
+    ("host_off", ("drill_compare=true",)),
     ("host_off", ("drill_store_down=true",)),
+    ("host_off", ("drill_etcd_leader=on_target",)),
+    ("host_off", ('{"drill_power_switches": ["--unknown"]}',)),
+    ("host_off", ('{"drill_power_switches": ["--latency", "8"], "drill_fence_latency_seconds": 8}',)),
+    ("guard_off", ()),
     ("postgres_kill", ()),
     ("switchover", ()),
     ("switchover", ("drill_store_down=true",)),
+    ("postgres_hang", ()),
+    ("postgres_hang", ("drill_hang_patroni=true",)),
+    ("partition", ()),
+    ("partition", ("drill_partition_clients=true",)),
+    ("partition", ('{"drill_power_switches": ["--lie"]}',)),
+    ("dcs_loss", ()),
+    ("disk_full", ()),
+    ("replica_off", ()),
 )
-"""The fault matrix: every fault, every preset, with and without the object store."""
+"""The fault matrix: every fault; stock timings without the guard beside the configured ones; with and without the object store;
+fences that are slow, not known and a consistent lie."""
 
 
 DRILL_INVALID = 2
@@ -304,7 +317,7 @@ STAGES: dict[str, Stage] = {
             "tests/property",
             "tests/contract",
             "collections/ansible_collections/diting/dr/tests/unit",
-            limit_seconds=300,
+            limit_seconds=600,
         ),
     ),
     "process": Stage(

@@ -207,3 +207,15 @@ def test_decisions_have_numbers_of_their_own_and_are_listed():
     index = read(Path("docs/decisions/README.md"))
     missing = [name for name in numbers if name not in index]
     assert not missing, f"docs/decisions/README.md does not list {missing}"
+
+
+def test_the_example_inventory_names_every_secret_that_it_wants():
+    """And sets only variables that a role or the inventory itself knows."""
+    folder = ROOT / "inventories/example"
+    settings = "".join(path.read_text() for path in folder.rglob("*.yml"))
+    wanted = set(re.findall(r"\bvault_\w+", settings))
+    assert wanted == set(re.findall(r"\bvault_\w+", (folder / "README.md").read_text()))
+    known = "".join(path.read_text() for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+    names = set(re.findall(r"^((?!_|estate_|verify_|ansible_)\w+):", settings, re.MULTILINE))
+    names -= {"all", "gate_host"}  # the inventory's root; a setting of the playbooks
+    assert sorted(name for name in names if f"\n      {name}:" not in known) == []

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """Power control as a real daemon on loopback, over hosts that are files."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -22,113 +21,13 @@ from diting.cli.main import main
 from diting.lab import instance as lab
 from diting.lab import power_service
 from diting.lab.power_client import PowerClient, PowerClientError
-from support.servers import free_port, self_signed, wait_until
+from support.power_lab import DAEMON, Lab, certificate, power  # noqa: F401
+from support.servers import self_signed, wait_until
 
 pytestmark = pytest.mark.process
-TOKEN = "secret-token"
-DAEMON = Path(__file__).parents[1] / "support" / "power_daemon.py"
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("certificate")
-    self_signed(directory / "key.pem", directory / "cert.pem", "test")
-    return directory
-
-
-class Lab:
-    def __init__(self, home: Path, certificate: Path) -> None:
-        self.home = home
-        self.hosts = home / "fake"
-        self.hosts.mkdir()
-        self.power = home / "power"
-        self.power.mkdir()
-        for name in ("key.pem", "cert.pem"):
-            (self.power / name).write_bytes((certificate / name).read_bytes())
-        (self.power / "token").write_text(f"{TOKEN}\n")
-        self.process: subprocess.Popen[str] | None = None
-        self.description: dict[str, Any] = {
-            "name": "test",
-            "subnet": "127.0.0.0/8",
-            "gateway": "127.0.0.1",
-            "bridge": "none",
-            "hosts": {"pg1": "127.0.0.11", "pg2": "127.0.0.12"},
-            "podman_home": str(home / "podman"),
-            "power_port": free_port(),
-        }
-        self.describe()
-        for host in ("pg1", "pg2"):
-            self.set(host, "on")
-
-    def describe(self, **changes: Any) -> None:
-        self.description.update(changes)
-        (self.home / "lab.json").write_text(json.dumps(self.description))
-        self.instance = lab.load(self.home)
-        self.client = PowerClient.for_instance(self.instance, timeout_seconds=10)
-
-    def set(self, host: str, state: str) -> None:
-        (self.hosts / host).write_text(state)
-
-    def state(self, host: str) -> str:
-        return (self.hosts / host).read_text()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(DAEMON), str(self.home), str(self.hosts)],
-            env={**os.environ, "PYTHONPATH": str(Path(lab.__file__).parents[2])},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_until("power control answers", self.answers)
-
-    def answers(self) -> bool:
-        assert self.process is None or self.process.poll() is None, self.process.stderr.read()
-        try:
-            self.client.daemon()
-        except PowerClientError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.process = None
-
-    def journal(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.power / "journal.jsonl").read_text().splitlines()]
-
-    def events(self) -> list[str]:
-        return [record["event"] for record in self.journal()]
-
-    def raw(
-        self,
-        method: str,
-        path: str,
-        body: str | None = None,
-        token: str | None = "secret-token",  # noqa: S107
-    ) -> tuple[int, str]:
-        context = ssl.create_default_context(cafile=str(self.power / "cert.pem"))
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.instance.power_port, context=context, timeout=10
-        )
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        connection.request(method, path, body=body, headers=headers)
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        connection.close()
-        return answer.status, text
-
-
-@pytest.fixture
-def power(tmp_path: Path, certificate: Path) -> Iterator[Lab]:
-    found = Lab(tmp_path, certificate)
-    found.start()
-    yield found
-    if found.process is not None:
-        found.kill()
-
-
-def test_a_request_without_the_token_is_refused_and_does_nothing(power):
+def test_a_request_without_the_token_is_refused_and_does_nothing(power: Lab):
     body = json.dumps({"reason": "x", "incident_id": None, "revert_after_seconds": None})
     for token in (None, "", "secret-toke", "secret-token2"):
         assert power.raw("POST", "/v1/hosts/pg1/off", body, token)[0] == 401
@@ -137,7 +36,7 @@ def test_a_request_without_the_token_is_refused_and_does_nothing(power):
     assert power.events() == ["power_control_started"]
 
 
-def test_states_are_what_is_seen_now_not_what_was_done(power):
+def test_states_are_what_is_seen_now_not_what_was_done(power: Lab):
     power.client.off("pg1", "test", revert_after_seconds=None)
     assert power.client.host("pg1")["state"] == "off"
     power.set("pg1", "on")  # somebody else switched it on
@@ -167,13 +66,13 @@ def test_states_are_what_is_seen_now_not_what_was_done(power):
         ("/v1/hosts/pg1/on", [], 400),
     ],
 )
-def test_a_wrong_request_is_refused_and_does_nothing(power, path, body, status):
+def test_a_wrong_request_is_refused_and_does_nothing(power: Lab, path, body, status):
     found, text = power.raw("POST", path, json.dumps(body))
     assert (found, bool(json.loads(text)["error"])) == (status, True)
     assert power.state("pg1") == "on"
 
 
-def test_rubbish_and_too_much_are_refused(power):
+def test_rubbish_and_too_much_are_refused(power: Lab):
     assert power.raw("POST", "/v1/hosts/pg1/on", "{rubbish")[0] == 400
     for _ in range(20):  # an answer sent before the body was read resets the connection, now and then
         assert power.raw("POST", "/v1/hosts/pg1/on", " " * 20000)[0] == 400
@@ -181,7 +80,7 @@ def test_rubbish_and_too_much_are_refused(power):
     assert power.client.daemon()["lab"] == "test"
 
 
-def test_off_with_a_limit_comes_back_by_itself(power):
+def test_off_with_a_limit_comes_back_by_itself(power: Lab):
     answer = power.client.off("pg1", "drill", "inc-1", revert_after_seconds=1)
     assert answer["state"] == "off"
     assert [timer["id"] for timer in answer["timers"]] == [answer["timer_id"]]
@@ -193,11 +92,16 @@ def test_off_with_a_limit_comes_back_by_itself(power):
     assert {r["incident_id"] for r in power.journal() if r["event"].startswith("power_on")} == {"inc-1"}
 
 
-def test_settling_an_incident_takes_its_timers_back_and_says_what_fired(power, capsys):
+def test_settling_an_incident_takes_its_timers_back_and_says_what_fired(power: Lab, capsys):
     def settle(incident: str) -> dict[str, Any]:
         words = ["lab", "power", "settle", "pg1", "--incident", incident, "--lab-home", str(power.home)]
         assert main(words) == 0
-        return json.loads(capsys.readouterr().out)
+        told = json.loads(capsys.readouterr().out)
+        assert told.pop("powered_on_ns") == ordered_on()
+        return told
+
+    def ordered_on() -> list[int]:
+        return [r["mono_ns"] for r in power.journal() if r["event"] == "power_on_requested"]
 
     mine = power.client.add_timer("pg1", 3600, "limit", "inc-1")
     other = power.client.add_timer("pg1", 3600, "limit", "inc-2")
@@ -208,7 +112,7 @@ def test_settling_an_incident_takes_its_timers_back_and_says_what_fired(power, c
     assert settle("inc-1") == {"host": "pg1", "cancelled": [], "fired": [due["id"]]}
 
 
-def test_a_timer_outlives_kill_9(power):
+def test_a_timer_outlives_kill_9(power: Lab):
     power.client.off("pg1", "drill", revert_after_seconds=3)
     later = power.client.add_timer("pg2", 3600, "much later")
     power.kill()
@@ -219,7 +123,7 @@ def test_a_timer_outlives_kill_9(power):
     assert [timer["id"] for timer in power.client.host("pg2")["timers"]] == [later["id"]]
 
 
-def test_a_power_on_that_fails_is_tried_until_it_works(power):
+def test_a_power_on_that_fails_is_tried_until_it_works(power: Lab):
     power.client.off("pg1", "drill", revert_after_seconds=1)
     (power.hosts / "refuse").touch()
     wait_until("it fails twice", lambda: power.events().count("power_on_failed") >= 2)
@@ -229,14 +133,14 @@ def test_a_power_on_that_fails_is_tried_until_it_works(power):
     wait_until("no timer is left", lambda: power.client.host("pg1")["timers"] == [])
 
 
-def test_an_order_that_fails_says_so(power):
+def test_an_order_that_fails_says_so(power: Lab):
     (power.hosts / "refuse").touch()
     with pytest.raises(PowerClientError, match="the backend refuses") as caught:
         power.client.off("pg1", "test", revert_after_seconds=None)
     assert caught.value.status == 503
 
 
-def test_a_timer_can_be_taken_back_once(power):
+def test_a_timer_can_be_taken_back_once(power: Lab):
     timer = power.client.add_timer("pg1", 1, "test")
     power.client.remove_timer("pg1", timer["id"])
     with pytest.raises(PowerClientError) as caught:
@@ -247,7 +151,7 @@ def test_a_timer_can_be_taken_back_once(power):
         power.client.remove_timer("pg1", other["id"])
 
 
-def test_the_latency_of_an_order_is_what_was_set(power):
+def test_the_latency_of_an_order_is_what_was_set(power: Lab):
     power.kill()
     power.describe(latency_seconds=0.7)
     power.start()
@@ -256,14 +160,14 @@ def test_the_latency_of_an_order_is_what_was_set(power):
     assert time.monotonic() - started >= 0.7
 
 
-def test_a_silent_client_holds_nobody_up(power):
+def test_a_silent_client_holds_nobody_up(power: Lab):
     with socket.create_connection(("127.0.0.1", power.instance.power_port)):
         started = time.monotonic()
         power.client.host("pg1")
         assert time.monotonic() - started < 5
 
 
-def test_there_is_only_one(power):
+def test_there_is_only_one(power: Lab):
     second = subprocess.run(
         [sys.executable, str(DAEMON), str(power.home), str(power.hosts)],
         env={**os.environ, "PYTHONPATH": str(Path(lab.__file__).parents[2])},
@@ -277,14 +181,14 @@ def test_there_is_only_one(power):
     assert power.client.daemon()["lab"] == "test"
 
 
-def test_unreadable_timers_are_not_no_timers(power):
+def test_unreadable_timers_are_not_no_timers(power: Lab):
     power.kill()
     (power.power / "timers.json").write_text('[{"id": "1"}]')
     with pytest.raises(AssertionError, match="unreadable timers"):
         power.start()
 
 
-def test_sigterm_ends_it_soon_and_in_order(power):
+def test_sigterm_ends_it_soon_and_in_order(power: Lab):
     power.process.send_signal(signal.SIGTERM)
     assert power.process.wait(timeout=10) == 0
     assert power.events()[-1] == "power_control_stopped"
@@ -292,7 +196,7 @@ def test_sigterm_ends_it_soon_and_in_order(power):
     power.process = None
 
 
-def test_a_client_knows_the_certificate_it_wants(power, tmp_path_factory):
+def test_a_client_knows_the_certificate_it_wants(power: Lab, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     self_signed(other / "key.pem", other / "cert.pem", "other")
     client = PowerClient(power.instance.power_url, "secret-token", other / "cert.pem")

@@ -88,6 +88,21 @@ def test_a_host_that_could_not_be_scanned_is_said_to_be_so():
     assert [item["kind"] for item in found["items"]] == ["dead_route"]
 
 
+def test_what_a_drill_left_in_etcd_is_residue_and_etcd_that_was_not_asked_is_unknown():
+    left = {"host": "etcd", "kind": "etcd_key", "detail": "/x: left"}
+    for scan, looked, items in (
+        ({"residue": []}, True, []),
+        ({"residue": [left]}, True, [left]),
+        ({"msg": "no route"}, False, []),
+    ):
+        scans = [{"__drill_scan_host": "pg1", "residue": []}, {"__drill_scan_host": "etcd", **scan}]
+        found = facts.residue(scans, [], {"verdict": "HEALTHY"}, "2026-11-21T09:00:00.000000Z")
+        assert (found["hosts"]["etcd"]["looked"], found["items"]) == (looked, items)
+        assert "keys of drills in etcd" in found["checks"]
+    alone = facts.residue(scans[:1], [], {"verdict": "HEALTHY"}, "2026-11-21T09:00:00.000000Z")
+    assert "keys of drills in etcd" not in alone["checks"]
+
+
 def test_nobody_asked_etcd_is_null_and_not_elsewhere():
     now = "2026-11-21T09:00:00.000000Z"
     asked = {"leader": "pg2", "leader_on_target": False, "placement": "as_found"}
@@ -183,6 +198,18 @@ def test_a_farewell_counts_only_after_the_cut_and_an_unfinished_watch_is_no_zero
     assert facts.farewells(records, cut) == seen
 
 
+def test_what_a_host_says_when_it_boots_again_is_no_farewell():
+    watch = [
+        {"event": "rst", "mono_ns": 50},
+        {"event": "rst", "mono_ns": 90},
+        {"event": "ended", "dropped": 0},
+    ]
+    assert facts.farewells(watch, 40, []) == 2
+    assert facts.farewells(watch, 40, [10, 80]) == 1
+    assert facts.farewells(watch, 40, [10]) == 2  # switched on before the cut: that is the life that was cut
+    assert facts.farewells(watch, None, [10]) == 2
+
+
 def test_versions_are_read_and_what_is_not_said_is_left_out():
     found = facts.components(
         [
@@ -198,3 +225,20 @@ def test_versions_are_read_and_what_is_not_said_is_left_out():
         "WAL-G": "v0.2.19 (module)",
     }
     assert facts.components(["command not found"]) == {}
+
+
+def seen(primary: str | None, timeline: int | None) -> dict:
+    return {"verdict": "HEALTHY", "reasons": [], "evidence": {"primary": primary, "timeline": timeline}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        (seen("pg1", 3), seen("pg1", 3), []),
+        (seen("pg1", 3), seen("pg2", 4), [("FAIL", "role_changed"), ("FAIL", "role_changed")]),
+        (seen("pg1", 3), seen("pg1", 5), [("FAIL", "role_changed")]),  # there and back is no peace either
+        (seen("pg1", 3), {}, [("INVALID", "role_unknown"), ("INVALID", "role_unknown")]),
+    ],
+)
+def test_a_fault_that_is_lived_through_changes_no_role(before, after, wanted):
+    assert [(r["verdict"], r["code"]) for r in facts.role_changes(before, after)] == wanted

@@ -6,9 +6,10 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
+import yaml
 
 from ansible_collections.diting.dr.plugins.module_utils._drill import (
     DrillError,
@@ -25,6 +26,7 @@ from ansible_collections.diting.dr.plugins.module_utils.core.drill import (
     drill_id,
     judge_floor,
 )
+from support.tree import ROOT
 
 NOW = datetime.datetime(2026, 11, 21, 9, 0, tzinfo=datetime.UTC)
 HERE = Owner("ctl", "boot-1", 100, 5000)
@@ -65,6 +67,25 @@ def test_the_floor_changes_hands_only_from_the_expected_holder(tmp_path):
         floor.swap(None, HOLDER)
     floor.swap(HOLDER.drill_id, None)
     assert floor.read() is None
+
+
+def test_the_floor_takes_what_the_playbook_writes(tmp_path):
+    """Field by field: a word that the floor does not know would end every drill before it began."""
+    tasks = yaml.safe_load((ROOT / "roles/drill/tasks/open.yml").read_text())
+    task = next(task for task in tasks if task["name"] == "Take the floor")
+    written = dict.fromkeys(task["diting.dr.drill"]["holder"], "x")
+    floor = FloorFile(str(tmp_path / "active.json"))
+    floor.swap(None, Holder.from_dict({**written, "owner": asdict(HERE), "power_switches": True}))
+    held = floor.read()
+    assert set(written) == set(held.as_dict())
+    assert (held.timings, held.power_switches) == ("x", True)
+
+
+def test_a_floor_taken_before_it_knew_of_timings_is_still_read():
+    old = {
+        name: value for name, value in HOLDER.as_dict().items() if name not in ("timings", "power_switches")
+    }
+    assert Holder.from_dict(old) == HOLDER
 
 
 def test_a_garbled_floor_refuses_and_names_the_file(tmp_path):

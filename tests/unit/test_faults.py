@@ -15,8 +15,17 @@ def test_every_fault_limits_itself_and_says_what_must_be_seen():
 
 
 def test_an_unknown_fault_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'hots_off'; wanted one of: host_off, postgres_kill, switchover"):
+    with pytest.raises(
+        ValueError,
+        match=r"'hots_off'; wanted one of: dcs_loss, disk_full, guard_off, host_off, partition, postgres_hang",
+    ):
         fault_named("hots_off", companions=False)
+
+
+def test_a_fault_that_is_survived_is_no_planned_one_and_no_companion():
+    survived = {fault.name for fault in CATALOGUE.values() if fault.survived}
+    assert survived == {"dcs_loss", "replica_off"}
+    assert not [name for name in survived if CATALOGUE[name].companion]
 
 
 @pytest.mark.parametrize("bad", ["", "../x", "a b", "A", "x" * 90, "-x", "x;reboot"])
@@ -40,6 +49,7 @@ def test_a_clean_host_has_no_residue():
             "traffic_shaping",
         ),
         (Scan("pg1", routes="unreachable 10.0.0.7 metric 1"), "dead_route"),
+        (Scan("pg1", fillers=["/data/diting-fault-x.filler"]), "disk_filler"),
         (Scan("pg1", routes=None), "could_not_look"),
         (Scan("pg1", stopped=None), "could_not_look"),
     ],

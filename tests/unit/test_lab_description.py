@@ -42,6 +42,7 @@ def test_a_good_description_is_taken(lab):
         ({"hosts": {"pg1": "pg1.example"}, "database_hosts": []}, "/hosts/pg1"),
         ({"hosts": {"pg1": "10.1.1.1"}, "database_hosts": []}, "/hosts/pg1"),
         ({"database_hosts": ["pg9"]}, "/database_hosts"),
+        ({"pgdata_mib": 100}, "/pgdata_mib"),
         ({"latency_seconds": -1}, "/latency_seconds"),
         ({"latency_seconds": True}, "/latency_seconds"),
     ],

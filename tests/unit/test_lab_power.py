@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from diting.lab import podman, powerloss, records, teardown
+from diting.lab import hosts, podman, powerloss, records, teardown
 from diting.lab.instance import parse
 from diting.lab.podman import Power
 from diting.lab.power_client import PowerClientError
@@ -130,12 +130,12 @@ def test_without_podman_nobody_can_look(tmp_path):
 
 class Client:
     def __init__(self, timers):
-        self.timers = timers
+        self.found = timers
 
-    def host(self, name):
-        if self.timers is None:
+    def timers(self, _name):
+        if self.found is None:
             raise PowerClientError("power control cannot be asked")
-        return {"name": name, "state": "on", "timers": self.timers}
+        return self.found
 
 
 @pytest.mark.parametrize("timers", [None, [], [{"id": "1", "action": "off"}]])
@@ -151,7 +151,8 @@ def test_the_promise_is_recorded():
 
 def test_timers_come_in_order_and_survive_a_restart(tmp_path):
     clock = [1000.0]
-    store = records.TimerStore(tmp_path / "t.json", now=lambda: clock[0])
+    clocks = records.Clocks(lambda: clock[0], lambda: clock[0], "boot-1")
+    store = records.TimerStore(tmp_path / "t.json", clocks)
     first = store.add("pg1", "on", 5, "x", None)
     second = store.add("pg1", "on", 1, "y", "inc")
     assert [t.id for t in store.of("pg1")] == [second.id, first.id]
@@ -159,11 +160,44 @@ def test_timers_come_in_order_and_survive_a_restart(tmp_path):
     clock[0] = 1003.0
     assert [t.id for t in store.due()] == [second.id]
     assert store.seconds_to_next() == 0.0
-    again = records.TimerStore(tmp_path / "t.json", now=lambda: clock[0])
+    again = records.TimerStore(tmp_path / "t.json", clocks)
     assert again.of("pg1") == store.of("pg1")
     assert again.remove(second.id)
     assert not again.remove(second.id)
     assert again.seconds_to_next() == 2.0
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_step_of_the_wall_clock_neither_fires_a_timer_nor_puts_it_off(tmp_path, step):
+    """The machine's clock is set by an hour; the host was promised its power for 60 s from then."""
+    wall, mono = [1_000_000.0], [500.0]
+    path = tmp_path / "t.json"
+    clocks = records.Clocks(lambda: wall[0], lambda: mono[0], "boot-1")
+    store = records.TimerStore(path, clocks)
+    timer = store.add("pg1", "on", 60, "x", None)
+    wall[0] += step
+    for _life in range(2):
+        assert store.due() == []
+        assert store.seconds_to_next() == 60.0
+        store = records.TimerStore(path, clocks)
+    mono[0] += 60
+    assert [found.id for found in store.due()] == [timer.id]
+
+
+def test_after_a_reboot_a_timer_is_due_by_the_wall(tmp_path):
+    path = tmp_path / "t.json"
+    store = records.TimerStore(path, records.Clocks(lambda: 1_000_000.0, lambda: 500.0, "boot-1"))
+    store.add("pg1", "on", 60, "x", None)
+    rebooted = records.TimerStore(path, records.Clocks(lambda: 1_000_055.0, lambda: 9.0, "boot-2"))
+    assert rebooted.seconds_to_next() == 5.0
+
+
+def test_timers_of_an_earlier_release_are_read(tmp_path):
+    path = tmp_path / "t.json"
+    old = {"id": "1", "host": "pg1", "action": "on", "due_unix": 1005.0, "reason": "x", "incident_id": None}
+    path.write_text(json.dumps([old]))
+    store = records.TimerStore(path, records.Clocks(lambda: 1000.0, lambda: 7.0, "boot-1"))
+    assert store.seconds_to_next() == 5.0
 
 
 @pytest.mark.parametrize("text", ["", "{}rubbish", '[{"id": "1"}]', '[{"id": "1", "more": 2}]'])
@@ -220,3 +254,32 @@ def test_a_labs_containers_are_known_by_label_or_name(tmp_path):
 def test_only_ssh_is_closed():
     sockets = 'ESTAB 0 0 10.0.0.1:1 10.89.99.11:22 users:(("ssh",pid=12,fd=3))\nESTAB 0 0 a b users:(("psql",pid=13,fd=3))\n'
     assert teardown.ssh_clients(sockets) == [12]
+
+
+class Machine:
+    """Stands in for podman and the kernel under one host; remembers what was done, in order."""
+
+    def __init__(self, monkeypatch):
+        self.running = True
+        self.done = []
+        monkeypatch.setattr(podman, "processes_of", lambda _identity: [10, 11] if self.running else [])
+        monkeypatch.setattr(hosts, "link_of", lambda pid: f"veth{pid}")
+        monkeypatch.setattr(hosts, "set_link", lambda link, *, up: self.done.append((link, up)))
+
+    def inspect(self, name):
+        return podman.Container(
+            "id", name, "running" if self.running else "exited", 10 if self.running else 0
+        )
+
+    def run(self, *words):
+        self.done.append(words[0])
+        self.running = False
+
+
+def test_power_goes_without_a_farewell_on_the_wire(monkeypatch, tmp_path):
+    machine = Machine(monkeypatch)
+    backend = hosts.PodmanHosts(parse(LAB, tmp_path), machine)
+    assert backend.off("pg1") is True
+    assert machine.done == [("veth10", False), "kill"]
+    assert backend.off("pg1") is False
+    assert machine.done == [("veth10", False), "kill"]

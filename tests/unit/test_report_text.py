@@ -9,6 +9,42 @@ import pytest
 
 from diting.report import calendar, text
 
+LIMITS = {
+    "confirm_seconds": 3.0,
+    "hang_seconds": 10.0,
+    "fence_max_per_window": 1,
+    "fence_window_seconds": 900.0,
+}
+
+
+def test_the_figure_of_one_path_has_a_name():
+    assert text.name("rto_client_dsn_seconds") == "RTO, client, path dsn"
+    assert text.name("rto_client_seconds") == "RTO, client"
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        (None, None),
+        ({"stopped": True, "armed": True, "limits": LIMITS}, "failover guard stopped"),
+        (
+            {"stopped": False, "verdict": "unknown", "armed": None, "limits": None},
+            "failover guard: could not be asked",
+        ),
+        (
+            {"stopped": False, "verdict": "ok", "armed": False, "limits": LIMITS},
+            "failover guard alerts only: fences after 3 s of silence or 10 s of a hang, at most 1 in 900 s",
+        ),
+        (
+            {"stopped": False, "verdict": "trouble", "armed": True, "limits": LIMITS},
+            "failover guard armed, not well before the drill (trouble): fences after 3 s of silence or 10 s of a hang, at most 1 in 900 s",
+        ),
+    ],
+)
+def test_the_guard_in_words(found, shown):
+    told = text.guard(found)
+    assert (told and told.replace(text.THIN, " ")) == shown
+
 
 @pytest.mark.parametrize(
     ("value", "shown"),

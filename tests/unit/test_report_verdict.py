@@ -167,6 +167,24 @@ def test_a_target_is_met_only_with_the_resolution_on_top(run: Path, limit: float
     assert report["verdict"] == ("PASS" if met else "FAIL")
 
 
+@pytest.mark.parametrize(("limit", "verdict"), [(0.1, "FAIL"), (60.0, "PASS")])
+def test_a_path_may_have_a_limit_of_its_own(run: Path, limit: float, verdict: str) -> None:
+    wide, narrow = ({"limit": value, "unit": "s", "source": "test"} for value in (60.0, limit))
+    change(run, "drill.json", targets={"rto_client_seconds": wide, "rto_client_dsn_seconds": narrow})
+    report = report_of(run)
+    path, row = report["paths"]["dsn"], report["targets"]["rto_client_dsn_seconds"]
+    assert (row["measured"], row["resolution"]) == (path["rto_client_seconds"], path["resolution_seconds"])
+    assert (report["verdict"], report["rto_client_dsn_seconds"]) == (verdict, row["measured"])
+    assert codes(report) == ([] if verdict == "PASS" else [("FAIL", "target_missed")])
+    assert "rto_client_haproxy_seconds" not in report
+
+
+def test_a_limit_for_a_path_that_was_not_measured_is_unknown(run: Path) -> None:
+    target = {"limit": 60.0, "unit": "s", "source": "test"}
+    change(run, "drill.json", targets={"rto_client_seconds": target, "rto_client_moon_seconds": target})
+    assert codes(report_of(run)) == [("INVALID", "target_unknown")]
+
+
 def test_residue_is_a_fail_and_a_host_nobody_looked_at_is_not_clean(run: Path) -> None:
     left = {"host": "pg1", "kind": "fault_unit", "detail": "diting-fault.service"}
     change(run, "residue.json", items=[left])

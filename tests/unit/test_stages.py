@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from diting.core.faults import CATALOGUE
 from support.tree import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
@@ -22,6 +23,12 @@ JUNIT = """<testsuites><testsuite tests="5" failures="1" errors="1" skipped="1">
 <testcase classname="a" name="broken"><error message="m"/></testcase>
 <testcase classname="a" name="left"><skipped message="no psql here"/></testcase>
 </testsuite></testsuites>"""
+
+
+def test_the_matrix_has_every_fault():
+    drilled = {name for name, fault in CATALOGUE.items() if not fault.companion}
+    assert {fault for fault, _extra in stages.DRILLS_ALL} == drilled
+    assert ("host_off", ("drill_compare=true",)) in stages.DRILLS_ALL
 
 
 def counts(tally):

@@ -23,10 +23,14 @@ ADDRESS = "10.89.83.11"
 
 
 def test_listens_for_the_database_and_for_nothing_else(host):
-    assert listening(host) == {"0.0.0.0:5000 haproxy", "0.0.0.0:5001 haproxy"}
+    assert listening(host) == {
+        "0.0.0.0:5000 haproxy",
+        "0.0.0.0:5001 haproxy",
+        "127.0.0.1:9601 diting",
+    }
 
 
-@pytest.mark.parametrize("name", ["chrony.service", "haproxy.service"])
+@pytest.mark.parametrize("name", ["chrony.service", "diting-guard-clock.service", "haproxy.service"])
 def test_service_runs_and_starts_at_boot(host, name):
     has_to_run(host, name)
 
@@ -38,7 +42,11 @@ def test_files_have_exactly_these_owners_and_modes(host):
         "/etc/diting/pki/host.key": "640 root:diting-pki",
         "/etc/diting/client/prober.pgpass": "600 diting:diting",
         "/etc/diting/gate/policy.json": "644 root:root",
-        "/var/lib/diting/gate": "750 root:root",
+        "/etc/diting/guards/clock.json": "644 root:root",
+        "/etc/systemd/system/diting-guard-clock.service": "644 root:root",
+        "/var/lib/diting/gate": "2750 root:diting-journal",
+        "/var/lib/diting/guards/clock": "750 _chrony:_chrony",
+        "/var/lib/diting/guards/clock/journal.jsonl": "640 _chrony:_chrony",
         "/var/lib/diting/journal": "2770 root:diting-journal",
         "/opt/diting": "755 root:root",
         "/opt/diting/releases": "755 root:root",
@@ -74,6 +82,15 @@ def test_the_lever_stops_a_request_and_says_why(host):
     assert not modes(host, "/var/lib/diting/gate/STOP")
     done = host.run("diting gate verify-journal")
     assert done.rc == 0, done.stdout + done.stderr
+
+
+def test_guards_can_read_what_the_gate_wrote_and_change_none_of_it(host):
+    """The failover guard runs as this user, and a gate that it cannot read forbids every fence."""
+    run(host, "diting gate stop --reason one && diting gate resume --reason two")
+    folder = "/var/lib/diting/gate"
+    assert run(host, f"runuser -u diting -- cat {folder}/journal.jsonl")
+    for word in (f"echo x >> {folder}/journal.jsonl", f"touch {folder}/maintenance.json"):
+        assert host.run(f"runuser -u diting -- sh -c '{word}'").rc != 0, word
 
 
 def test_an_edited_journal_is_noticed(host):

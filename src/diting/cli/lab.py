@@ -65,6 +65,7 @@ def add_parser(sub: Any) -> None:
         order.add_argument("--reason", default="by hand", metavar="TEXT")
         order.add_argument("--incident", metavar="ID")
         if name == "off":
+            order.add_argument("--fence", action="store_true", help="hold it off until the fence is released")
             limit = order.add_mutually_exclusive_group(required=True)
             limit.add_argument(
                 "--revert-after", type=_seconds, metavar="SECONDS", help="power it on again then"
@@ -73,9 +74,43 @@ def add_parser(sub: Any) -> None:
         if name == "timer":
             order.add_argument("--after", type=_seconds, required=True, metavar="SECONDS")
 
+    release = _action(
+        orders, "release", "end the hold of a fenced host: its leader key is gone", _power_release
+    )
+    release.add_argument("host")
+    release.add_argument("--reason", default="by hand", metavar="TEXT")
+    release.add_argument("--incident", metavar="ID")
+    release.add_argument("--leader", metavar="MEMBER", help="who holds the leader key now; nobody by default")
+
+    misbehave = _action(orders, "switch", "make power control misbehave about a host", _power_switch)
+    misbehave.add_argument("host")
+    misbehave.add_argument("--lie", action="store_true", help='answer "off" and do nothing')
+    misbehave.add_argument(
+        "--hang", type=_seconds, default=0.0, metavar="SECONDS", help="say nothing so long"
+    )
+    misbehave.add_argument("--unknown", action="store_true", help='carry orders out and say "unknown"')
+    misbehave.add_argument("--latency", type=_seconds, metavar="SECONDS", help="take so long for an order")
+    misbehave.add_argument(
+        "--for", dest="for_seconds", type=_seconds, metavar="SECONDS", help="ends by itself"
+    )
+
+    normal = _action(orders, "normal", "put switches back: of one host, or of all", _power_normal)
+    normal.add_argument("host", nargs="?")
+
     loss = _action(actions, "power-loss", "inject a loss of power; wants a power-on timer first", _power_loss)
     loss.add_argument("host")
     loss.add_argument("--incident", metavar="ID")
+
+    split = _action(actions, "partition", "cut a host off from others; ends by itself", _partition)
+    split.add_argument("host")
+    split.add_argument(
+        "--from", dest="others", required=True, metavar="HOST,HOST", help="who loses sight of it"
+    )
+    split.add_argument("--limit", type=int, required=True, metavar="SECONDS", help="the kernel ends it then")
+    split.add_argument("--incident", metavar="ID")
+
+    heal = _action(actions, "heal", "take back the partitions of a host, or all", _heal)
+    heal.add_argument("host", nargs="?")
 
     watch = _action(actions, "fin-watch", "watch the bridge for a FIN or RST from a host", _fin_watch)
     watch.add_argument("host")
@@ -102,6 +137,7 @@ def _seconds(text: str) -> float:
 
 def _guarded(function: Callable[[argparse.Namespace, lab.Instance], int], args: argparse.Namespace) -> int:
     """Run an action; the errors it expects become one line each."""
+    from ..lab.partition import PartitionError
     from ..lab.power_client import PowerClientError
     from ..lab.powerloss import PowerLossError
     from ..lab.view import ViewError
@@ -113,7 +149,7 @@ def _guarded(function: Callable[[argparse.Namespace, lab.Instance], int], args: 
             print(f"no host {host!r} in this lab; there are {', '.join(instance.hosts)}", file=sys.stderr)
             return EXIT_USAGE
         return function(args, instance)
-    except (lab.InstanceError, PowerClientError, PowerLossError, ViewError) as error:
+    except (lab.InstanceError, PartitionError, PowerClientError, PowerLossError, ViewError) as error:
         print(error, file=sys.stderr)
     except OSError as error:
         print(f"diting lab {args.action}: {error}", file=sys.stderr)
@@ -168,9 +204,41 @@ def _power_off(args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab.power_client import PowerClient
 
     client = PowerClient.for_instance(instance)
-    print(
-        json.dumps(client.off(args.host, args.reason, args.incident, revert_after_seconds=args.revert_after))
+    answer = client.off(
+        args.host, args.reason, args.incident, revert_after_seconds=args.revert_after, fence=args.fence
     )
+    print(json.dumps(answer))
+    return 0
+
+
+def _power_release(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    client = PowerClient.for_instance(instance)
+    print(json.dumps(client.release(args.host, args.reason, args.incident, leader=args.leader)))
+    return 0
+
+
+def _power_switch(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    client = PowerClient.for_instance(instance)
+    found = client.set_switches(
+        args.host,
+        lie=args.lie,
+        hang_seconds=args.hang,
+        unknown=args.unknown,
+        latency_seconds=args.latency,
+        for_seconds=args.for_seconds,
+    )
+    print(json.dumps(found))
+    return 0
+
+
+def _power_normal(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.power_client import PowerClient
+
+    PowerClient.for_instance(instance).clear_switches(args.host)
     return 0
 
 
@@ -194,12 +262,14 @@ def _power_cancel(args: argparse.Namespace, instance: lab.Instance) -> int:
 
 def _power_settle(args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab.power_client import PowerClient, PowerClientError
-    from ..lab.records import timers_fired
+    from ..lab.records import powered_on, timers_fired
 
     client = PowerClient.for_instance(instance)
-    timers = client.host(args.host)["timers"]
+    # What ends the hold of a fence is the fence's business, whatever its incident.
+    standing = client.timers(args.host)
+    timers = [timer for timer in standing if not timer.get("ends_hold")]
     mine = [timer["id"] for timer in timers if timer["incident_id"] == args.incident]
-    if mine:
+    if mine and len(timers) == len(standing):
         # The promise is kept before it is taken back. On a host that runs this mends a link that was cut.
         client.on(args.host, "the fault is over", args.incident)
     for timer_id in mine:
@@ -209,12 +279,11 @@ def _power_settle(args: argparse.Namespace, instance: lab.Instance) -> int:
             if error.status != HTTPStatus.NOT_FOUND:  # it fired in between
                 raise
     # Asked after the timers are gone: from here on none of them can fire unseen.
-    fired = timers_fired(instance.power_dir / "journal.jsonl", args.host, args.incident)
-    print(
-        json.dumps(
-            {"host": args.host, "cancelled": [name for name in mine if name not in fired], "fired": fired}
-        )
-    )
+    journal = instance.power_dir / "journal.jsonl"
+    fired = timers_fired(journal, args.host, args.incident)
+    cancelled = [name for name in mine if name not in fired]
+    told = {"host": args.host, "cancelled": cancelled, "fired": fired}
+    print(json.dumps({**told, "powered_on_ns": powered_on(journal, args.host)}))
     return 0
 
 
@@ -223,6 +292,22 @@ def _power_loss(args: argparse.Namespace, instance: lab.Instance) -> int:
 
     print(json.dumps(cut(instance, args.host, args.incident), sort_keys=True))
     return 0
+
+
+def _partition(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.partition import cut
+
+    others = [name for name in args.others.split(",") if name]
+    print(json.dumps(cut(instance, args.host, others, args.limit, args.incident), sort_keys=True))
+    return 0
+
+
+def _heal(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.partition import heal
+
+    told = heal(instance, args.host)
+    print(json.dumps(told))
+    return EXIT_PROBLEM if args.host is None and told["left"] else 0
 
 
 def _fin_watch(args: argparse.Namespace, instance: lab.Instance) -> int:

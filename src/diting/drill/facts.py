@@ -186,6 +186,8 @@ def residue(
             "stopped processes",
             "traffic shaping",
             "dead routes",
+            "disk fillers",
+            *(["keys of drills in etcd"] if "etcd" in hosts else []),
         ],
         "rollbacks": rollbacks,
         "redundancy": {"health": after.get("verdict", "UNKNOWN"), "detail": None},
@@ -260,18 +262,24 @@ def _utc(text: str) -> str:
     return utc_text(datetime.fromisoformat(text).astimezone(UTC))
 
 
-def farewells(records: Iterable[Mapping[str, Any]], cut_ns: int | None) -> int | None:
+def farewells(
+    records: Iterable[Mapping[str, Any]], cut_ns: int | None, powered_on_ns: Iterable[int] = ()
+) -> int | None:
     """FIN and RST packets that the failing host still sent after its link was cut; None if nobody watched to the end.
 
-    ``cut_ns`` is CLOCK_MONOTONIC of the machine that cut and watched. Without it every packet counts.
+    ``cut_ns`` is CLOCK_MONOTONIC of the machine that cut and watched. Without it every packet counts. From the
+    next power-on of the host (``powered_on_ns``, same clock) they are those of a host that boots.
     """
+    later = [moment for moment in powered_on_ns if cut_ns is not None and moment > cut_ns]
+    boots = min(later, default=None)
     seen, ended = 0, False
     for record in records:
         kind = record.get("event")
         if kind == "ended":
             ended = not record.get("dropped")  # a packet that was dropped unseen may have been one
-        elif kind in {"fin", "rst"} and (cut_ns is None or int(record["mono_ns"]) >= cut_ns):
-            seen += 1
+        elif kind in {"fin", "rst"}:
+            at = int(record["mono_ns"])
+            seen += (cut_ns is None or at >= cut_ns) and (boots is None or at < boots)
     return seen if ended else None
 
 
@@ -317,3 +325,28 @@ def full_redundancy_ns(records: Iterable[Mapping[str, Any]], hosts: list[str], s
         elif whole_since is None:
             whole_since = moment
     return whole_since if broken else None
+
+
+def role_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Reasons against a drill whose fault had to be lived through: nobody may have changed a role.
+
+    ``before`` and ``after`` are results of ``recovery_check``. A timeline only grows with a promotion.
+    """
+    first, second = before.get("evidence") or {}, after.get("evidence") or {}
+    found = []
+    for key, what in (("primary", "the primary"), ("timeline", "the timeline")):
+        if first.get(key) is None or second.get(key) is None:
+            text = f"{what} was not seen before and after, so nobody knows whether a role changed"
+            found.append({"verdict": "INVALID", "code": "role_unknown", "message": text})
+        elif first[key] != second[key]:
+            text = f"{what} was {first[key]} before and {second[key]} after a fault that changes no role"
+            found.append(
+                {
+                    "verdict": "FAIL",
+                    "code": "role_changed",
+                    "message": text,
+                    "observed": second[key],
+                    "limit": first[key],
+                }
+            )
+    return found

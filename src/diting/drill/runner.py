@@ -19,6 +19,9 @@ from typing import Any, NoReturn
 
 from ..core.faults import CATALOGUE, fault_named
 from ..core.verdict import EXIT_USAGE, Verdict
+from ..report import summary
+from ..report.text import guard as guard_words
+from . import compare
 from .converged import converging, inventory_hosts, is_converged, tree_hash
 from .progress import PlaybookRun, Progress, TerminatedError, run_playbook
 
@@ -147,6 +150,11 @@ def show(report: dict[str, Any], directory: Path) -> None:
     rows = [
         ("fault", f"{report['level']} {report['fault']}"),
         ("preset", str(report.get("preset") or "not measured")),
+        *(
+            [("guard", told)]
+            if (told := guard_words((report.get("preset_detail") or {}).get("guard")))
+            else []
+        ),
         (
             "RTO (client)",
             f"{seconds(report['rto_client_seconds'])}  ± {seconds(report['resolution_seconds'])}",
@@ -165,6 +173,10 @@ def show(report: dict[str, Any], directory: Path) -> None:
     for name, target in sorted(targets.items()):
         limit = target.get("limit") if isinstance(target, dict) else target
         rows.append((f"  target {name}", f"<= {limit}"))
+    if against := report.get("compare"):
+        text = f"stock {seconds(against['stock'])}, configured {seconds(against['configured'])}"
+        ratio = "not measured" if against["ratio"] is None else f"{against['ratio']:g} times"
+        rows.append((f"compared, {against['path']}", f"{text}: {ratio}"))
     width = max(len(name) for name, _ in rows)
     rule = "─" * 72
     print(f"\n{rule}\n  {report['verdict']}\n{rule}")
@@ -202,10 +214,20 @@ def abort(controller: Controller, reason: str) -> None:
         )
 
 
-def drill_once(controller: Controller) -> Verdict:
-    """Run the drill's playbook and read the verdict from the evidence it left."""
+@dataclass(frozen=True)
+class Outcome:
+    """What one drill came to; ``report`` is None when it left none."""
+
+    verdict: Verdict
+    report: dict[str, Any] | None = None
+    directory: Path | None = None
+
+
+def drill_once(controller: Controller, *variables: str) -> Outcome:
+    """Run the drill's playbook, with further variables, and read the verdict from the evidence it left."""
     try:
-        run = controller.play(PLAYBOOKS[controller.request.level])
+        extra = [word for value in variables for word in ("-e", value)]
+        run = controller.play(PLAYBOOKS[controller.request.level], *extra)
     except KeyboardInterrupt:
         abort(controller, "interrupted by the operator")
         raise DrillInterruptedError from None
@@ -216,14 +238,55 @@ def drill_once(controller: Controller) -> Verdict:
             abort(controller, "interrupted by the operator")
             raise DrillInterruptedError
         abort(controller, "the playbook ended without closing the drill")
-        return Verdict.ABORTED
+        return Outcome(Verdict.ABORTED)
     directory, report = found
     show(report, directory)
     verdict = Verdict(report["verdict"])
     if verdict is Verdict.PASS and run.status != 0:
         controller.progress.say("the report says PASS but the playbook failed afterwards: not a PASS")
-        return Verdict.INVALID
-    return verdict
+        verdict = Verdict.INVALID
+    return Outcome(verdict, report, directory)
+
+
+def drill_compared(controller: Controller) -> list[Outcome]:
+    """The same fault with stock timings and no guard, then as configured with the first one's figures beside."""
+    controller.progress.say("to compare: first with stock timings and without the guard")
+    first = drill_once(controller, *compare.STOCK_VARIABLES)
+    if first.report is None or first.directory is None or first.report["verdict"] not in compare.COUNTS:
+        controller.progress.say("that one measured nothing, so there is nothing to compare with")
+        return [first]
+    controller.progress.say("and now as configured")
+    return [first, drill_once(controller, f"drill_compare_with={first.directory.name}")]
+
+
+def drill_all(controller: Controller) -> list[Outcome]:
+    """Every drill that was asked for, and one page over them when it was more than one."""
+    outcomes: list[Outcome] = []
+    wanted = variables(controller.request.extra).get("drill_compare", "").lower() in {"true", "yes", "1"}
+    try:
+        for _ in range(controller.request.repeat):
+            outcomes += drill_compared(controller) if wanted else [drill_once(controller)]
+    finally:
+        summarise(controller, outcomes)
+    return outcomes
+
+
+def summarise(controller: Controller, outcomes: list[Outcome]) -> None:
+    """Say what several drills came to, and where the page over them is."""
+    found = [(outcome.report, outcome.directory) for outcome in outcomes if outcome.report]
+    if len(outcomes) < 2:
+        return
+    verdicts = [outcome.verdict for outcome in outcomes]
+    tally = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
+    print(f"  {len(verdicts)} drills: {tally}", flush=True)
+    if not found or found[0][1] is None:
+        return
+    try:
+        page = summary.write(found[0][1].parent, [report for report, _ in found if report])
+    except (OSError, ValueError, KeyError) as problem:
+        controller.progress.say(f"the page over these drills could not be written: {problem}")
+        return
+    print(f"  all of them: {page}", flush=True)
 
 
 def _terminated(_number: int, _frame: object) -> NoReturn:
@@ -252,16 +315,13 @@ def run(root: Path, home: Path, request: Request) -> int:
             if request.converge and not prepare(controller):
                 print("\n  ABORTED: the lab is not ready, nothing was injected\n", flush=True)
                 return Verdict.ABORTED.exit_code
-            verdicts = [drill_once(controller) for _ in range(request.repeat)]
+            outcomes = drill_all(controller)
         except DrillInterruptedError:
             return Verdict.ABORTED.exit_code
         except KeyboardInterrupt:
             print("\n  ABORTED: interrupted before the drill, nothing was injected\n", flush=True)
             return Verdict.ABORTED.exit_code
-    if len(verdicts) > 1:
-        tally = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
-        print(f"  {len(verdicts)} drills: {tally}; all of them: {root / 'evidence/index.html'}")
-    return max(verdict.exit_code for verdict in verdicts)
+    return max(outcome.verdict.exit_code for outcome in outcomes)
 
 
 def lab_home() -> Path:

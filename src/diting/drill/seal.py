@@ -25,7 +25,8 @@ from ..ledger.seen import effect
 from ..report import chain, index
 from ..report.build import build
 from ..report.inputs import EvidenceInputError, write_durably
-from . import facts
+from ..report.verdict import POWER_LOSSES
+from . import compare, facts, guard_facts
 from .converged import tree_hash
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
     ledger = run_dir / "ledger"
     marks = marks_of(ledger)
     watch = read_lines(ledger / "watch.jsonl")
+    beside = read_lines(ledger / "watch-cut.jsonl")
     now = utc_now()
     for name in ("before", "after"):
         if seen := collected.get(name):
@@ -137,7 +139,9 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
         )
         write_json(run_dir / "residue.json", left)
     host = str(about.get("prober_host", "prober"))
-    write_json_lines(run_dir / "timeline.jsonl", facts.watch_timeline(watch, host))
+    cut_host = str((about.get("cut") or {}).get("watch_host", host))
+    lines = facts.watch_timeline(watch, host) + facts.watch_timeline(beside, cut_host)
+    write_json_lines(run_dir / "timeline.jsonl", lines)
     for log in sorted((run_dir / "logs").glob("*.service.log")):
         name, unit = log.name.split(".")[:2]
         lines = facts.log_timeline(log.read_text(encoding="utf-8", errors="replace"), name, unit)
@@ -146,8 +150,18 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
         name = log.name.split(".")[0]
         lines = facts.role_timeline(read_lines(log), name, str(drill.get("started_at")))
         write_json_lines(run_dir / "timeline" / f"{name}.roles.jsonl", lines)
+    for log in sorted((run_dir / "logs").glob("*.journal.jsonl")):
+        name, guard = log.name.split(".")[:2]
+        lines = guard_facts.guard_timeline(read_lines(log), name, guard, str(drill.get("started_at")))
+        write_json_lines(run_dir / "timeline" / f"{name}.{guard}.jsonl", lines)
     farewell = read_lines(run_dir / "logs" / "fin-watch.jsonl")
-    drill.update(_sections(collected, about, marks, watch, drill, farewell))
+    drill.update(_sections(collected, about, marks, [*watch, *beside], drill, farewell))
+    if about.get("survived") and drill.get("outcome") == "completed":
+        told = facts.role_changes(collected.get("before") or {}, collected.get("after") or {})
+        kept = [
+            r for r in drill.get("reasons") or [] if r.get("code") not in {"role_changed", "role_unknown"}
+        ]
+        drill["reasons"] = kept + told
     drill["tool"] = tool_section(root, version, about)
     drill["ended_at"] = now
     write_json(run_dir / "drill.json", drill)
@@ -198,13 +212,15 @@ def _sections(
         injection = {**drill["injection"], "sent": sent, "confirmed": confirmed, "confirmed_by": None}
         if confirmed:
             injection["confirmed_by"] = (
-                f"watcher on {about.get('prober_host')}: {', '.join(about['effect_targets'])}"
+                f"watcher on {(about.get('cut') or {}).get('watch_host') or about.get('prober_host')}:"
+                f" {', '.join(about['effect_targets'])}"
             )
-        if drill["fault"] == "host_off":
+        if drill["fault"] in POWER_LOSSES:
             steps = {
                 step["step"]: step["mono_ns"] for step in (collected.get("injected") or {}).get("steps", [])
             }
-            injection["fin_rst_seen"] = facts.farewells(farewell, steps.get("link_cut"))
+            on = (collected.get("settled") or {}).get("powered_on_ns") or []
+            injection["fin_rst_seen"] = facts.farewells(farewell, steps.get("link_cut"), on)
         sections["injection"] = injection
         whole = facts.full_redundancy_ns(watch, list(about.get("database_hosts") or []), sent["mono_ns"])
         seconds_whole = None if whole is None else round((whole - sent["mono_ns"]) / 1e9, 3)
@@ -227,7 +243,33 @@ def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
         "min_acked": about["min_acked"],
         "effect": {"target": about["effect_targets"][0], "states": about["effect_states"]},
     }
+    if cut := about.get("cut"):
+        data["cut"] = {key: cut[key] for key in ("path", "host", "seconds", "fenced")}
     return {**data, "rto_target_seconds": limit} if limit is not None else data
+
+
+def set_beside(run_dir: Path, evidence: Path, judged: dict[str, Any]) -> None:
+    """Put the figures of another drill of the same fault into ``compare``, if this one was asked to.
+
+    Only a report that is sealed as it is counts. Why there is nothing to compare goes into the findings.
+    """
+    about = read_json(run_dir / "collected.json").get("about") or {}
+    name = about.get("compare_with")
+    if not name:
+        return
+    drill = read_json(run_dir / "drill.json")
+    other = read_json(evidence / str(name) / "report.json")
+    sealed = {record["run"]: record["report_sha256"] for record in chain.records(evidence)}
+    if not other or sealed.get(name) != chain.seal_of(other):
+        why: str | None = "its report is not there as it was sealed"
+    else:
+        why = compare.usable(other, str(drill["level"]), str(drill["fault"]))
+    if why is None:
+        drill["compare"] = compare.figures(other, judged)
+    else:
+        reason = {"verdict": "INVALID", "code": "compare_unusable", "message": f"{name}: {why}"}
+        drill["reasons"] = [*(drill.get("reasons") or []), reason]
+    write_json(run_dir / "drill.json", drill)
 
 
 def not_before_recovery(run_dir: Path, judged: dict[str, Any]) -> None:
@@ -254,6 +296,7 @@ def seal(run_dir: Path, evidence: Path, root: Path, version: str) -> dict[str, A
             judged = judge_run(ledger)
             write_json(run_dir / "judge.json", judged)
             not_before_recovery(run_dir, judged)
+            set_beside(run_dir, evidence, judged)
         except ConfigError as error:
             drill = read_json(run_dir / "drill.json")
             reason = {"verdict": "INVALID", "code": "ledger_unusable", "message": str(error)[:500]}

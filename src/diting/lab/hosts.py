@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import socket
 import struct
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from diting.lab.podman import Podman, PodmanError, Power, power_state
+from diting.lab.podman import Podman, PodmanError, Power, look, power_state
 
 if TYPE_CHECKING:
     from diting.lab.instance import Instance
@@ -117,11 +118,19 @@ class PodmanHosts:
             time.sleep(0.1)
 
     def off(self, host: str) -> bool:
-        """Kill the container's processes, as the loss of power would."""
+        """Kill the container's processes, as the loss of power would.
+
+        The link goes first: what has no power says goodbye to nobody, and a client that got a FIN for
+        each socket would notice sooner than it ever will.
+        """
         name = self._instance.container(host)
-        state, _ = self.state(host)
+        state, _, container = look(self._podman, self._instance, host)
         if state is Power.OFF:
             return False
+        link = link_of(container.pid) if container else None
+        if link is not None:
+            with contextlib.suppress(OSError):  # killed all the same, should the link be gone by now
+                set_link(link, up=False)
         deadline = time.monotonic() + SWITCH_DEADLINE_SECONDS
         problem = ""
         while True:

@@ -17,6 +17,8 @@ DEFAULT_ROOT = Path("/var/lib/diting-lab")
 DEFAULT_NAME = "diting"
 # The keeper's two ends append one character each, and the kernel allows 15.
 MAX_BRIDGE_NAME = 14
+# Less does not hold an initialised cluster and its write-ahead log.
+MINIMUM_PGDATA_MIB = 512
 
 
 class InstanceError(Exception):
@@ -37,6 +39,8 @@ class Instance:
     power_port: int = 7443
     latency_seconds: float = 0.0
     database_hosts: tuple[str, ...] = ()
+    pgdata_mib: int = 0
+    """Size of each database host's own file system for its data; 0 for none."""
 
     @property
     def network(self) -> str:
@@ -132,6 +136,9 @@ def parse(data: Any, home: Path) -> Instance:
         database = []
     port = number("power_port", 7443)
     latency = number("latency_seconds", 0.0)
+    pgdata_mib = number("pgdata_mib", 0)
+    if 0 < pgdata_mib < MINIMUM_PGDATA_MIB:
+        problems.append(f"/pgdata_mib: want 0, or at least {MINIMUM_PGDATA_MIB}, found {pgdata_mib:g}")
     if problems:
         raise InstanceError(f"{home / 'lab.json'}: " + "; ".join(problems))
     return Instance(
@@ -145,4 +152,5 @@ def parse(data: Any, home: Path) -> Instance:
         power_port=int(port),
         latency_seconds=latency,
         database_hosts=tuple(database),
+        pgdata_mib=int(pgdata_mib),
     )

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from diting.lab import instance as lab
 from diting.lab import site_settings
 from diting.lab.hosts import link_of
+from diting.lab.partition import PartitionError, heal
 from diting.lab.podman import Podman, PodmanError
 
 if TYPE_CHECKING:
@@ -238,6 +239,11 @@ def remove(instance: Instance) -> list[str]:
     if f"table inet {table}\n" in _run("nft", "list", "tables"):
         _run("nft", "delete", "table", "inet", table)
         done.append(f"removed nft table {table}")
+    try:
+        if heal(instance)["healed"]:
+            done.append("took back the partitions")
+    except PartitionError as error:
+        raise NetworkError(str(error)) from error
     before = instance.home / "network" / "ip_forward.before"
     others = [p for p in instance.home.parent.glob("*/network/ip_forward.before") if p != before]
     if before.exists() and before.read_text().strip() == "0":

@@ -150,15 +150,19 @@ def judge_power(status: str, init_pid: int, processes: list[int]) -> Power:
 
 def power_state(podman: Podman, instance: Instance, host: str) -> tuple[Power, str]:
     """Look at one host now. Returns the state and, for UNKNOWN, why nobody could tell."""
+    state, why, _ = look(podman, instance, host)
+    return state, why
+
+
+def look(podman: Podman, instance: Instance, host: str) -> tuple[Power, str, Container | None]:
+    """As ``power_state``, with the container as podman described it, None when podman could not be asked."""
     try:
         container = podman.inspect(instance.container(host))
         processes = processes_of(container.identity)
     except (PodmanError, OSError) as error:
-        return Power.UNKNOWN, str(error)
+        return Power.UNKNOWN, str(error), None
     state = judge_power(container.status, container.pid, processes)
     if state is Power.UNKNOWN:
-        return (
-            state,
-            f"podman says {container.status} with init {container.pid}, the kernel shows {processes[:5]}",
-        )
-    return state, ""
+        why = f"podman says {container.status} with init {container.pid}, the kernel shows {processes[:5]}"
+        return state, why, container
+    return state, "", container

@@ -3,7 +3,9 @@
 
 Speaks HTTPS with a bearer token on the lab's gateway address; ``docs/lab.md`` lists its requests. It says what
 podman and the kernel say now, never what it remembers having done, and UNKNOWN when it could not
-look. A timer is on disk before the request that set it is answered, and outlives this process.
+look; unless a host's switches make it misbehave, which is what they are for (``power_switches``).
+A timer, a switch and a hold are on disk before the request that set them is answered, and outlive
+this process.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from diting.core.journal import utc_text_at
-from diting.lab.podman import PodmanError
+from diting.lab.podman import PodmanError, Power
+from diting.lab.power_api import RequestError, route
+from diting.lab.power_switches import HOLD_SECONDS, Hold, HoldStore, Switches, SwitchStore
 from diting.lab.records import Timer, TimerStore, append_journal
 
 if TYPE_CHECKING:
@@ -29,17 +33,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 16384
 REFUSED_BODY_BYTES = 65536
 """How much of a body that is refused is read away before the answer."""
-MAX_TIMER_SECONDS = 7 * 24 * 3600.0
 RETRY_SECONDS = 2.0
 IP_FREEBIND = 15  # Linux; the name is not in the socket module of Python 3.11
-
-
-class RequestError(Exception):
-    """A request that cannot be served: HTTP status and a message that says what is wanted."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class PowerControl:
@@ -50,8 +45,11 @@ class PowerControl:
         self.fingerprint = fingerprint
         self._hosts = hosts
         self._store = TimerStore(instance.power_dir / "timers.json")
+        self._switches = SwitchStore(instance.power_dir / "switches.json")
+        self._holds = HoldStore(instance.power_dir / "holds.json")
         self._journal_path = instance.power_dir / "journal.jsonl"
         self._locks = {host: threading.Lock() for host in instance.hosts}
+        self._hold_lock = threading.Lock()
         self._wake = threading.Condition()
         self._stopping = False
         self._retry_at: dict[str, float] = {}
@@ -61,47 +59,162 @@ class PowerControl:
         append_journal(self._journal_path, event, fields)
 
     def describe(self, host: str) -> dict[str, Any]:
-        """State of one host as seen now, with its timers."""
+        """State of one host as seen now, with its timers; as its switches have it, should any be set."""
         self._known(host)
+        switches = self._switches.of(host)
         state, why = self._hosts.state(host)
+        if switches.unknown:
+            state, why = Power.UNKNOWN, "the hypervisor does not say"
+        elif switches.claims_off:
+            state, why = Power.OFF, ""
         seen: dict[str, Any] = {
             "name": host,
             "state": state.value,
             "observed_at": utc_text_at(time.time()),
-            "timers": [timer.public() for timer in self._store.of(host)],
+            "timers": self.timers(host),
         }
+        if hold := self._holds.of(host):
+            seen["hold"] = hold.public()
         return {**seen, "why": why} if why else seen
+
+    def answer(self, host: str) -> dict[str, Any]:
+        """As ``describe``, for a caller who has to bear a hang."""
+        self._hang(host)
+        return self.describe(host)
 
     def describe_all(self) -> dict[str, Any]:
         """State of every host."""
         return {"hosts": [self.describe(host) for host in self.instance.hosts]}
 
+    def timers(self, host: str) -> list[dict[str, Any]]:
+        """What is promised to ``host``; no switch touches this."""
+        self._known(host)
+        hold = self._holds.of(host)
+        ends = hold.timer_id if hold else None
+        return [
+            {**timer.public(), **({"ends_hold": True} if timer.id == ends else {})}
+            for timer in self._store.of(host)
+        ]
+
+    def switches(self, host: str) -> dict[str, Any]:
+        """How ``host`` is treated."""
+        self._known(host)
+        return self._switches.of(host).public()
+
+    def set_switches(self, host: str, wanted: Switches, for_seconds: float | None) -> dict[str, Any]:
+        """Treat ``host`` so from now on, for so many seconds or until it is said again."""
+        self._known(host)
+        found = self._switches.set(host, wanted, for_seconds).public()
+        self.journal("switches_set", host=host, switches=found)
+        return found
+
+    def clear_switches(self, host: str | None = None) -> dict[str, Any]:
+        """Treat one host, or every host, as a power control should."""
+        if host is not None:
+            self._known(host)
+        self._switches.clear(host)
+        self.journal("switches_cleared", host=host)
+        return Switches().public()
+
     def switch_on(self, host: str, reason: str, incident_id: str | None) -> dict[str, Any]:
         """Power a host on. It is running, not yet ready, when this returns."""
+        self._hang(host)
         self._switch(host, "on", reason, incident_id)
         return self.describe(host)
 
     def switch_off(
-        self, host: str, reason: str, incident_id: str | None, revert: float | None
+        self, host: str, reason: str, incident_id: str | None, revert: float | None, *, fence: bool = False
     ) -> dict[str, Any]:
-        """Cut a host's power at once. The timer that brings it back is on disk before the cut."""
-        self._known(host)
+        """Cut a host's power at once. The timer that brings it back is on disk before the cut.
+
+        ``fence`` holds the host off until :meth:`release`, or until nobody called that in time.
+        """
+        self._hang(host)
+        if fence:
+            self._hold(host, reason, incident_id)
         timer = None if revert is None else self.add_timer(host, "on", revert, reason, incident_id)
-        self._switch(host, "off", reason, incident_id)
+        if self._switches.of(host).lie:
+            self.journal("power_off_lied_about", host=host, reason=reason, incident_id=incident_id)
+            self._switches.claim_off(host, claim=True)
+        else:
+            self._switch(host, "off", reason, incident_id)
         described = self.describe(host)
         return {**described, "timer_id": timer["id"]} if timer else described
 
+    def _hold(self, host: str, reason: str, incident_id: str | None) -> None:
+        """Refuse to switch ``host`` on from now on, and promise that this ends by itself."""
+        self._known(host)
+        with self._hold_lock:
+            if self._holds.of(host) is not None:
+                return  # a second order does not prolong the first one's hold
+            since = time.time()
+            words = f"nobody released the fence in {HOLD_SECONDS:g} s: {reason}"[:500]
+            timer = self.add_timer(host, "on", HOLD_SECONDS, words, incident_id)
+            hold = Hold(timer["id"], since, since + HOLD_SECONDS, reason, incident_id)
+            self._holds.put(host, hold)
+            self.journal("fence_held", host=host, hold=hold.public())
+
+    def release(
+        self, host: str, reason: str, incident_id: str | None, leader: str | None, after: float
+    ) -> dict[str, Any]:
+        """End a fence's hold and have the host come back in ``after`` seconds.
+
+        ``leader`` is the member that holds the leader key as the caller saw it, None for "nobody". A fenced
+        host that still holds the key stays off.
+        """
+        self._known(host)
+        if leader == host:
+            raise RequestError(409, f"{host} still holds the leader key: it stays off")
+        with self._hold_lock:
+            hold = self._holds.of(host)
+            if hold is None:
+                raise RequestError(404, f"host {host} is not held by a fence")
+            # The new promise first: killed between the two, the host comes back twice and not never.
+            self.add_timer(host, "on", after, f"fence released: {reason}"[:500], incident_id)
+            self._holds.end(host)
+            self._store.remove(hold.timer_id)
+            self.journal("fence_released", host=host, leader=leader, reason=reason, incident_id=incident_id)
+        return self.describe(host)
+
+    def _refuse_held(self, host: str) -> None:
+        if hold := self._holds.of(host):
+            until = utc_text_at(hold.until_unix)
+            raise RequestError(
+                409,
+                f"{host} is fenced and its leader key was not released: it stays off until then or {until}",
+            )
+
+    def _hang(self, host: str) -> None:
+        """Say nothing for as long as the host's switch says, then refuse; nothing is done."""
+        self._known(host)
+        seconds = self._switches.of(host).hang_seconds
+        if not seconds:
+            return
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._stopping and self._switches.of(host).hang_seconds:
+            time.sleep(0.05)
+        raise RequestError(504, f"{host}: no answer from the hypervisor, nothing was done")
+
+    def _latency(self, host: str) -> float:
+        own = self._switches.of(host).latency_seconds
+        return self.instance.latency_seconds if own is None else own
+
     def _switch(self, host: str, action: str, reason: str, incident_id: str | None) -> None:
         self._known(host)
+        if action == "on":
+            self._refuse_held(host)
         self.journal(f"power_{action}_requested", host=host, reason=reason, incident_id=incident_id)
         with self._locks[host]:
-            if self.instance.latency_seconds:
-                time.sleep(self.instance.latency_seconds)
+            if latency := self._latency(host):
+                time.sleep(latency)
+            if action == "on":
+                self._refuse_held(host)  # a fence may have come while this waited
             try:
                 changed = self._hosts.on(host) if action == "on" else self._hosts.off(host)
             except PodmanError as error:
                 self.journal(f"power_{action}_failed", host=host, error=str(error), incident_id=incident_id)
                 raise RequestError(503, f"{host}: power {action} failed: {error}") from error
+            self._switches.claim_off(host, claim=False)
         self.journal(f"power_{action}_done", host=host, changed=changed, incident_id=incident_id)
 
     def add_timer(
@@ -120,6 +233,9 @@ class PowerControl:
     def remove_timer(self, host: str, timer_id: str) -> None:
         """Take a promise back, when its purpose is served by other means."""
         self._known(host)
+        hold = self._holds.of(host)
+        if hold is not None and hold.timer_id == timer_id:
+            raise RequestError(409, f"timer {timer_id} ends the hold of a fence; release that instead")
         if timer_id not in {timer.id for timer in self._store.of(host)} or not self._store.remove(timer_id):
             raise RequestError(404, f"host {host} has no timer {timer_id}")
         self.journal("timer_removed", host=host, timer_id=timer_id)
@@ -134,7 +250,7 @@ class PowerControl:
             with self._wake:
                 if self._stopping:
                     return
-                # Waking at least once a second bounds what a step of the wall clock can delay.
+                # Waking at least once a second bounds what a step of the wall clock can delay, where it counts at all.
                 pause = self._store.seconds_to_next()
                 if pause is None or pause > 0:
                     self._wake.wait(1.0 if pause is None else min(pause, 1.0))
@@ -145,7 +261,14 @@ class PowerControl:
                     self._fire(timer)
 
     def _fire(self, timer: Timer) -> None:
-        self.journal("timer_due", host=timer.host, timer=timer.public())
+        with self._hold_lock:
+            hold = self._holds.of(timer.host)
+            if hold is not None and hold.timer_id != timer.id:
+                self._retry_at[timer.id] = time.monotonic() + RETRY_SECONDS
+                return
+            self.journal("timer_due", host=timer.host, timer=timer.public())
+            if self._holds.end(timer.host):
+                self.journal("fence_hold_ended", host=timer.host)
         try:
             self._switch(timer.host, timer.action, f"timer: {timer.reason}", timer.incident_id)
         except RequestError:
@@ -159,67 +282,6 @@ class PowerControl:
         with self._wake:
             self._stopping = True
             self._wake.notify()
-
-
-def _fields(body: dict[str, Any], *wanted: str) -> None:
-    unknown = sorted(set(body) - set(wanted))
-    missing = sorted(set(wanted) - set(body))
-    if unknown or missing:
-        raise RequestError(400, f"body: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
-
-
-def _text(body: dict[str, Any], key: str, *, null: bool = False) -> str | None:
-    value = body[key]
-    if value is None and null:
-        return None
-    if not isinstance(value, str) or not value or len(value) > 500:
-        raise RequestError(400, f"{key}: want a text of 1 to 500 characters{' or null' if null else ''}")
-    return value
-
-
-def _seconds(body: dict[str, Any], key: str, *, null: bool = False) -> float | None:
-    value = body[key]
-    if value is None and null:
-        return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= MAX_TIMER_SECONDS:
-        also = ", or null for no limit" if null else ""
-        raise RequestError(
-            400, f"{key}: want seconds above 0 and at most {MAX_TIMER_SECONDS:g}{also}, found {value!r}"
-        )
-    return float(value)
-
-
-def route(control: PowerControl, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Serve one authenticated request; raises ``RequestError`` for what cannot be served."""
-    parts = [part for part in path.split("?", 1)[0].split("/") if part]
-    match (method, *parts):
-        case ("GET", "v1", "daemon"):
-            return 200, {"fingerprint": control.fingerprint, "lab": control.instance.name}
-        case ("GET", "v1", "hosts"):
-            return 200, control.describe_all()
-        case ("GET", "v1", "hosts", host):
-            return 200, control.describe(host)
-        case ("POST", "v1", "hosts", host, "on"):
-            _fields(body, "reason", "incident_id")
-            return 200, control.switch_on(
-                host, _text(body, "reason") or "", _text(body, "incident_id", null=True)
-            )
-        case ("POST", "v1", "hosts", host, "off"):
-            _fields(body, "reason", "incident_id", "revert_after_seconds")
-            revert = _seconds(body, "revert_after_seconds", null=True)
-            incident = _text(body, "incident_id", null=True)
-            return 200, control.switch_off(host, _text(body, "reason") or "", incident, revert)
-        case ("POST", "v1", "hosts", host, "timers"):
-            _fields(body, "action", "after_seconds", "reason", "incident_id")
-            after = _seconds(body, "after_seconds") or 0.0
-            incident = _text(body, "incident_id", null=True)
-            return 201, control.add_timer(host, body["action"], after, _text(body, "reason") or "", incident)
-        case ("DELETE", "v1", "hosts", host, "timers", timer_id):
-            control.remove_timer(host, timer_id)
-            return 200, {"removed": timer_id}
-        case _:
-            raise RequestError(404, f"no such request: {method} {path}")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -250,7 +312,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - names that http.server calls
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 - names that http.server calls
 
     def _authenticate(self) -> None:
         given = self.headers.get("Authorization", "")

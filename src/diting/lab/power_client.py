@@ -91,11 +91,57 @@ class PowerClient:
         return self._ask("POST", f"/v1/hosts/{name}/on", {"reason": reason, "incident_id": incident_id})
 
     def off(
-        self, name: str, reason: str, incident_id: str | None = None, *, revert_after_seconds: float | None
+        self,
+        name: str,
+        reason: str,
+        incident_id: str | None = None,
+        *,
+        revert_after_seconds: float | None,
+        fence: bool = False,
     ) -> dict[str, Any]:
-        """Cut a host's power; ``revert_after_seconds`` None means nobody brings it back by itself."""
+        """Cut a host's power; ``revert_after_seconds`` None means nobody brings it back by itself.
+
+        With ``fence`` every power-on is refused until :meth:`release`, or until 120 s have passed.
+        """
         body = {"reason": reason, "incident_id": incident_id, "revert_after_seconds": revert_after_seconds}
+        if fence:
+            body["fence"] = True
         return self._ask("POST", f"/v1/hosts/{name}/off", body)
+
+    def release(
+        self,
+        name: str,
+        reason: str,
+        incident_id: str | None = None,
+        *,
+        leader: str | None,
+        after_seconds: float = 0.0,
+    ) -> dict[str, Any]:
+        """Let a fenced host come back in ``after_seconds``; ``leader`` is who holds the leader key now."""
+        body = {
+            "reason": reason,
+            "incident_id": incident_id,
+            "leader": leader,
+            "after_seconds": after_seconds,
+        }
+        return self._ask("POST", f"/v1/hosts/{name}/release", body)
+
+    def timers(self, name: str) -> list[dict[str, Any]]:
+        """What is promised to a host; answered whatever the host's switches are."""
+        found: list[dict[str, Any]] = self._ask("GET", f"/v1/hosts/{name}/timers")["timers"]
+        return found
+
+    def switches(self, name: str) -> dict[str, Any]:
+        """How power control treats a host."""
+        return self._ask("GET", f"/v1/hosts/{name}/switches")
+
+    def set_switches(self, name: str, **switches: bool | float | None) -> dict[str, Any]:
+        """Replace a host's switches: ``lie``, ``hang_seconds``, ``unknown``, ``latency_seconds``, ``for_seconds``."""
+        return self._ask("PUT", f"/v1/hosts/{name}/switches", dict(switches))
+
+    def clear_switches(self, name: str | None = None) -> None:
+        """Put one host's switches back to normal, or everybody's."""
+        self._ask("DELETE", "/v1/switches" if name is None else f"/v1/hosts/{name}/switches")
 
     def add_timer(
         self, name: str, after_seconds: float, reason: str, incident_id: str | None = None

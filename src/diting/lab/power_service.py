@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
 START_DEADLINE_SECONDS = 15.0
 STOP_DEADLINE_SECONDS = 40.0  # an order under way may take 30 s
-SOURCES = ("power.py", "power_service.py", "hosts.py", "podman.py", "records.py", "instance.py")
+SOURCES = (
+    "power.py",
+    "power_api.py",
+    "power_switches.py",
+    "power_service.py",
+    "hosts.py",
+    "podman.py",
+    "records.py",
+    "instance.py",
+)
 
 
 def fingerprint(instance: Instance) -> str:

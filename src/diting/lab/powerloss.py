@@ -42,7 +42,7 @@ def require_promise(client: PowerClient, host: str) -> dict[str, Any]:
     of its own is not injected.
     """
     try:
-        timers = [timer for timer in client.host(host)["timers"] if timer["action"] == "on"]
+        timers = [timer for timer in client.timers(host) if timer["action"] == "on"]
     except PowerClientError as error:
         raise PowerLossError(f"refused, nothing was cut: {error}") from error
     if not timers:

@@ -9,7 +9,8 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diting.core.journal import utc_text_at
@@ -17,7 +18,6 @@ from diting.hostio.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 
 def append_journal(
@@ -49,14 +49,7 @@ def timers_fired(path: Path, host: str, incident_id: str) -> list[str]:
     that is being written.
     """
     fired = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                continue
-            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+    for record in journal_records(path):
         timer = record.get("timer") or {}
         due = (record.get("event"), record.get("host")) == ("timer_due", host)
         if due and timer.get("incident_id") == incident_id and timer["id"] not in fired:
@@ -64,9 +57,56 @@ def timers_fired(path: Path, host: str, incident_id: str) -> list[str]:
     return fired
 
 
+def powered_on(path: Path, host: str) -> list[int]:
+    """When ``host`` was ordered on, by power control's journal: CLOCK_MONOTONIC in nanoseconds, in order.
+
+    A host that boots answers with RST for what it has forgotten, so a watch for its farewell ends there.
+    Raises ``ValueError`` as ``timers_fired`` does.
+    """
+    return [
+        int(record["mono_ns"])
+        for record in journal_records(path)
+        if (record.get("event"), record.get("host")) == ("power_on_requested", host)
+    ]
+
+
+def journal_records(path: Path) -> list[dict[str, Any]]:
+    """Every readable line of power control's journal; a torn last line is one that is being written.
+
+    Raises ``ValueError`` naming the line when any other is unreadable.
+    """
+    found = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                continue
+            raise ValueError(f"{path}:{number}: not JSON: {error}") from error
+    return found
+
+
+def _this_boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Both clocks of this machine. What was promised in seconds is kept by the one that never steps, for as long as it runs."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    boot_id: str = field(default_factory=_this_boot)
+
+    def left(self, unix: float, monotonic: float, boot_id: str) -> float:
+        """Seconds to a moment that was written down in both; after a reboot the wall clock has to do."""
+        return monotonic - self.monotonic() if boot_id == self.boot_id else unix - self.wall()
+
+
 @dataclass(frozen=True)
 class Timer:
-    """One promised action. ``due_unix`` is wall-clock time: it must mean the same after a restart."""
+    """One promised action, due ``due_monotonic`` in boot ``boot_id``, and in another boot at ``due_unix``."""
 
     id: str
     host: str
@@ -74,6 +114,8 @@ class Timer:
     due_unix: float
     reason: str
     incident_id: str | None
+    due_monotonic: float = 0.0
+    boot_id: str = ""
 
     def public(self) -> dict[str, Any]:
         """The timer as the API shows it."""
@@ -93,9 +135,9 @@ class TimerStore:
     lost must not look like no promise.
     """
 
-    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, clocks: Clocks | None = None) -> None:
         self._path = path
-        self._now = now
+        self._clocks = clocks or Clocks()
         self._lock = threading.Lock()
         self._timers: dict[str, Timer] = {}
         if path.exists():
@@ -112,7 +154,11 @@ class TimerStore:
         self, host: str, action: str, after_seconds: float, reason: str, incident_id: str | None
     ) -> Timer:
         """Promise ``action`` for ``host`` in ``after_seconds``."""
-        timer = Timer(secrets.token_hex(8), host, action, self._now() + after_seconds, reason, incident_id)
+        clocks = self._clocks
+        unix, monotonic = clocks.wall() + after_seconds, clocks.monotonic() + after_seconds
+        timer = Timer(
+            secrets.token_hex(8), host, action, unix, reason, incident_id, monotonic, clocks.boot_id
+        )
         with self._lock:
             self._save({**self._timers, timer.id: timer})
         return timer
@@ -128,17 +174,19 @@ class TimerStore:
     def of(self, host: str) -> list[Timer]:
         """Timers of one host, the next due first."""
         with self._lock:
-            return sorted((t for t in self._timers.values() if t.host == host), key=lambda t: t.due_unix)
+            return sorted((t for t in self._timers.values() if t.host == host), key=self._left)
 
     def due(self) -> list[Timer]:
         """Timers whose time has come, the oldest first."""
-        now = self._now()
         with self._lock:
-            return sorted((t for t in self._timers.values() if t.due_unix <= now), key=lambda t: t.due_unix)
+            return sorted((t for t in self._timers.values() if self._left(t) <= 0), key=self._left)
 
     def seconds_to_next(self) -> float | None:
         """Seconds until the next timer, 0 for an overdue one, None when there is none."""
         with self._lock:
             if not self._timers:
                 return None
-            return max(0.0, min(t.due_unix for t in self._timers.values()) - self._now())
+            return max(0.0, min(map(self._left, self._timers.values())))
+
+    def _left(self, timer: Timer) -> float:
+        return self._clocks.left(timer.due_unix, timer.due_monotonic, timer.boot_id)

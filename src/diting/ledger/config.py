@@ -78,6 +78,8 @@ class ProberConfig:
     max_duration_seconds: float
     ready_timeout_seconds: float
     pool_min: int
+    record_sends: bool = False
+    """Write down each send when it happens: for a prober that may be killed with what it measures."""
 
     @property
     def pool_max(self) -> int:
@@ -98,7 +100,7 @@ class ProberConfig:
 
 @dataclass(frozen=True)
 class Target:
-    """One thing the watcher looks at; ``kind`` is host, tcp, https or postgres. Durations in seconds."""
+    """One thing the watcher looks at; ``kind`` is host, tcp, https, postgres or space. Durations in seconds."""
 
     name: str
     kind: str
@@ -160,6 +162,7 @@ def _prober(top: Fields) -> ProberConfig:
         max_duration_seconds=top.number("max_duration_seconds", minimum=0.1, maximum=86400),
         ready_timeout_seconds=top.number("ready_timeout_seconds", 15.0, minimum=0.1, maximum=600),
         pool_min=top.integer("pool_min", 4, minimum=1, maximum=1000),
+        record_sends=top.flag("record_sends"),
     )
     if config.interval_seconds > config.op_deadline_seconds:
         top.problem(
@@ -191,7 +194,7 @@ def _watch(top: Fields) -> WatchConfig:
     )
 
 
-DEFAULT_INTERVALS = {"host": 0.02, "tcp": 0.1, "https": 0.25, "postgres": 0.1}
+DEFAULT_INTERVALS = {"host": 0.02, "tcp": 0.1, "https": 0.25, "postgres": 0.1, "space": 0.5}
 """Looking must not be a load of its own: PostgreSQL forks for each connection (2 ms of a core), a TLS
 handshake costs more, a refusal by the kernel costs nothing."""
 
@@ -226,7 +229,7 @@ def _target(fields: Fields) -> Target:
             cert_file=fields.optional_text("cert_file"),
             key_file=fields.optional_text("key_file"),
         )
-    elif kind == "postgres":
+    elif kind in ("postgres", "space"):
         connection = parse_connection(fields.child("connection"))
         target = Target(name, kind, interval, deadline, connection=connection)
     fields.finish()

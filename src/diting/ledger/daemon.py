@@ -7,7 +7,10 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
+
+from ..hostio.systemd import notify
+
+__all__ = ["Stop", "notify", "prioritise"]
 
 
 class Stop:
@@ -57,17 +60,3 @@ def prioritise() -> str:
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     found = os.getpriority(os.PRIO_PROCESS, 0)
     return f"nice {found}" if found < 0 else "normal"
-
-
-def notify(message: str) -> None:
-    """Tell systemd (``READY=1``, ``STOPPING=1``) if it asked; silent otherwise."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    name = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(message.encode(), name)
-        except OSError:
-            # A vanished service manager is no reason to lose a measurement.
-            return

@@ -124,6 +124,23 @@ class Fields:
             return Fields({} if default is MISSING else default, f"{self.path}/{key}", self.problems)
         return Fields(value, f"{self.path}/{key}", self.problems)
 
+    def has(self, key: str) -> bool:
+        """Whether ``key`` is there and not null; a null counts as read."""
+        if self._data.get(key) is None:
+            self._seen.add(key)
+            return False
+        return True
+
+    def flag(self, key: str) -> bool:
+        """True or false, false when absent."""
+        path, value = self._take(key, False)
+        if value is MISSING:
+            return False
+        if not isinstance(value, bool):
+            self.problem(path, f"found {_show(value)}, wanted true or false")
+            return False
+        return value
+
     def finish(self) -> None:
         """Report keys nobody asked for: a misspelt optional key must not be ignored in silence."""
         for key in sorted(set(self._data) - self._seen):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.verdict import Reason, Verdict
 from . import checks, effects
 from .classify import Sets, classify, self_test
+from .cut import judge_cut
 from .model import Found, Ledger, parse_found
 from .series import NS, latency_summary, reduce
 from .timing import Recovery, Timing, analyse
@@ -90,6 +91,8 @@ def judge(
     primary, servers = _servers(documents, settings, findings)
     paths: dict[str, dict[str, Any]] = {}
     tests: dict[str, dict[str, Any]] = {}
+    inside = by_path.pop(settings.cut.path, None) if settings.cut is not None else None
+    cut = judge_cut(inside, primary, watch, moments, settings, findings)
     for name in sorted(by_path):
         ledger = by_path[name]
         findings.invalid += checks.ledger_sound(ledger, settings)
@@ -105,6 +108,7 @@ def judge(
         "servers": servers,
         "marks": moments.listed(),
         "effect": moments.effect_dict(),
+        "cut": cut,
         "detector_self_test": {
             "passed": bool(tests) and all(test["passed"] for test in tests.values()),
             "paths": tests,

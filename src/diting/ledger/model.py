@@ -25,6 +25,8 @@ class Op:
     dispatch_ns: int | None
     send_ns: int | None
     end_ns: int | None
+    session: int | None = None
+    """Number of the session it was sent on."""
 
     @property
     def ok(self) -> bool:
@@ -53,6 +55,8 @@ class Ledger:
     footer: dict[str, Any] | None
     marks: tuple[dict[str, Any], ...] = ()
     problems: tuple[str, ...] = ()
+    sessions: dict[int, int] = field(default_factory=dict)
+    """When each session was open, that is: its server had answered."""
 
     @property
     def interval_ns(self) -> int:
@@ -85,6 +89,8 @@ def parse_ledger(records: Iterable[dict[str, Any]], torn_tail: bool = False) -> 
     intents: dict[int, int] = {}
     outcomes: dict[int, dict[str, Any]] = {}
     marks: list[dict[str, Any]] = []
+    sessions: dict[int, int] = {}
+    sends: dict[int, dict[str, Any]] = {}
     problems: list[str] = ["the last line is torn"] if torn_tail else []
     for record in records:
         kind = record.get("k")
@@ -103,6 +109,10 @@ def parse_ledger(records: Iterable[dict[str, Any]], torn_tail: bool = False) -> 
             outcomes[seq] = record
         elif kind == "mark":
             marks.append(record)
+        elif kind == "d":
+            sends[int(record["seq"])] = record
+        elif kind == "s":
+            sessions[int(record["c"])] = int(record["mono_ns"])
         elif kind == "header":
             header = record
         elif kind == "footer":
@@ -113,13 +123,14 @@ def parse_ledger(records: Iterable[dict[str, Any]], torn_tail: bool = False) -> 
         problems.append("sequence numbers are not gap-free from 0")
     if footer is not None and footer.get("slots") != len(intents):
         problems.append(f"the footer counts {footer.get('slots')} slots, found {len(intents)}")
-    ops = tuple(_op(seq, intents[seq], outcomes.get(seq)) for seq in sorted(intents))
-    return Ledger(str(header.get("path", "unknown")), header, ops, footer, tuple(marks), tuple(problems))
+    ops = tuple(_op(seq, intents[seq], outcomes.get(seq), sends.get(seq, {})) for seq in sorted(intents))
+    path = str(header.get("path", "unknown"))
+    return Ledger(path, header, ops, footer, tuple(marks), tuple(problems), sessions)
 
 
-def _op(seq: int, due_ns: int, record: dict[str, Any] | None) -> Op:
+def _op(seq: int, due_ns: int, record: dict[str, Any] | None, sent: dict[str, Any]) -> Op:
     if record is None:
-        return Op(seq, due_ns, "info", "no_outcome", None, None, None)
+        return Op(seq, due_ns, "info", "no_outcome", None, sent.get("send_ns"), None, sent.get("c"))
     known = record["outcome"] in OUTCOMES
     return Op(
         seq,
@@ -129,6 +140,7 @@ def _op(seq: int, due_ns: int, record: dict[str, Any] | None) -> Op:
         record.get("dispatch_ns"),
         record.get("send_ns"),
         record.get("end_ns"),
+        record.get("c"),
     )
 
 

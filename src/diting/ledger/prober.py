@@ -214,6 +214,8 @@ class Prober:
     def _send(self, slot: Slot, session: Session, now: int) -> None:
         slot.send_ns = now
         slot.session = session
+        if self._config.record_sends:
+            self._writer.append({"k": "d", "seq": slot.seq, "send_ns": now, "c": session.number})
         params = (*self._base, b"%d" % slot.seq, b"%d" % slot.due_ns)
         session.execute(params, lambda result: self._answered(slot, session, result))
 

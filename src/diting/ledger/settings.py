@@ -11,6 +11,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A partition and the prober inside it. Durations in seconds.
+
+    ``host`` is the former primary as the watcher names it, ``fenced`` whether it was switched off meanwhile,
+    ``seconds`` how long the cut lasts. A session's word that its server lives counts for ``fresh_seconds``.
+    """
+
+    path: str
+    host: str
+    seconds: float
+    fenced: bool = False
+    fresh_seconds: float = 2.0
+    min_unfenced: int = 100
+    min_fenced: int = 20
+
+
+@dataclass(frozen=True)
 class Settings:
     """Limits of one judgement. Durations in seconds; None for a target means: not set."""
 
@@ -31,6 +48,7 @@ class Settings:
     max_lost: int = 0
     rto_target_seconds: float | None = None
     rpo_target_seconds: float | None = None
+    cut: Cut | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
@@ -67,7 +85,22 @@ def parse_settings(top: Fields) -> Settings:
         max_lost=top.integer("max_lost", 0, minimum=0, maximum=10**9),
         rto_target_seconds=_target(top, "rto_target_seconds"),
         rpo_target_seconds=_target(top, "rpo_target_seconds"),
+        cut=_cut(top.child("cut")) if top.has("cut") else None,
     )
+
+
+def _cut(fields: Fields) -> Cut:
+    found = Cut(
+        path=fields.text("path"),
+        host=fields.text("host"),
+        seconds=fields.number("seconds", minimum=1, maximum=86400),
+        fenced=fields.flag("fenced"),
+        fresh_seconds=fields.number("fresh_seconds", 2.0, minimum=0.01, maximum=10),
+        min_unfenced=fields.integer("min_unfenced", 100, minimum=1, maximum=10**6),
+        min_fenced=fields.integer("min_fenced", 20, minimum=1, maximum=10**6),
+    )
+    fields.finish()
+    return found
 
 
 def _target(top: Fields, key: str) -> float | None:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .config import Target, WatchConfig
 
 HEARTBEAT_SECONDS = 1.0
+DISK_FULL = "53100"
+"""SQLSTATE disk_full."""
+SORT = b"SELECT count(*) FROM (SELECT g FROM generate_series(1, 20000) g ORDER BY g DESC OFFSET 0) AS sorted"
 
 
 class Watcher:
@@ -196,16 +199,20 @@ class PostgresProbe(Probe):
 
     async def look(self) -> str:
         """Ask the session, opening it first if needed."""
+        session = await self._session({})
+        rows = await query(session, lambda c: c.send_query(b"SHOW transaction_read_only"))
+        return "readonly" if rows[0][0] == "on" else "up"
+
+    async def _session(self, extra: dict[str, str]) -> pq.abc.PGconn:
         connection = self.target.connection
         if connection is None:
             raise ValueError("no connection configured")
         if self._conn is None:
             endpoint = connection.endpoints[0]
             address = endpoint.hostaddr or endpoint.host
-            extra = {"application_name": "diting-watcher"}
-            self._conn = await connect(connection.conninfo(endpoint, address, extra))
-        rows = await query(self._conn, lambda c: c.send_query(b"SHOW transaction_read_only"))
-        return "readonly" if rows[0][0] == "on" else "up"
+            named = {"application_name": "diting-watcher", **extra}
+            self._conn = await connect(connection.conninfo(endpoint, address, named))
+        return self._conn
 
     def reset(self) -> None:
         """Close the session."""
@@ -214,9 +221,28 @@ class PostgresProbe(Probe):
             self._conn = None
 
 
+class SpaceProbe(PostgresProbe):
+    """A sort too large for its memory needs room on the server's disk: up, no_space or down.
+
+    It leaves nothing behind, needs no right, writes no WAL and works on a replica too.
+    """
+
+    async def look(self) -> str:
+        """Sort once."""
+        session = await self._session({"options": "-c work_mem=64kB"})
+        try:
+            await query(session, lambda c: c.send_query(SORT))
+        except ConnectError as error:
+            if str(error).startswith(DISK_FULL):
+                return "no_space"
+            raise
+        return "up"
+
+
 PROBES: dict[str, type[Probe]] = {
     "host": HostProbe,
     "tcp": TcpProbe,
     "https": HttpsProbe,
     "postgres": PostgresProbe,
+    "space": SpaceProbe,
 }

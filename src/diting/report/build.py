@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.journal import canonical_json
 from . import chain, inputs, sections
+from .experiment import case_of
 from .judged import Judged, from_document
 from .timeline import spans
 from .verdict import compare_targets, decide
@@ -49,7 +50,16 @@ def _figures(drill: dict[str, Any], judged: Judged | None) -> dict[str, float | 
         "full_redundancy_seconds": None,
         **{key: totals.get(key) for key in ("rpo_count", "acked", "lost", "ghost", "duplicate")},
     }
+    # Of one path only where somebody bounds it: in ``paths`` each of them stands anyway.
+    for name, path in judged.paths.items() if judged else ():
+        if (key := path_figure(name)) in drill.get("targets", {}):
+            figures[key] = path.rto_client_seconds
     return figures | dict(drill.get("figures", {}))
+
+
+def path_figure(path: str) -> str:
+    """Name of the figure that is the client's RTO on one path."""
+    return f"rto_client_{path}_seconds"
 
 
 def assemble(
@@ -69,6 +79,9 @@ def assemble(
     resolutions: dict[str, float | None] = dict(drill.get("figure_resolutions", {}))
     for name in ("rto_client_seconds", "rto_fault_seconds", "rpo_time_seconds"):
         resolutions[name] = figures["resolution_seconds"]
+    for name, path in judged.paths.items() if judged else ():
+        if path_figure(name) in figures:
+            resolutions[path_figure(name)] = path.resolution_seconds
     targets = compare_targets(drill, figures, resolutions, judged is not None and judged.not_recovered)
     verdict, findings = decide(run, judged, targets)
     for key, value in figures.items():
@@ -116,7 +129,11 @@ def assemble(
 
 def _repeats(report: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Contents 2: every run of the same experiment so far, and the worst; never a mean alone."""
-    same = [r for r in earlier if all(r[k] == report[k] for k in ("level", "fault", "preset"))]
+    same = [
+        r
+        for r in earlier
+        if all(r[k] == report[k] for k in ("level", "fault")) and case_of(r) == case_of(report)
+    ]
     runs = [
         {
             "drill_id": r["header"]["drill_id"],

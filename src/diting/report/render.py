@@ -88,6 +88,7 @@ def _view(report: dict[str, Any]) -> dict[str, Any]:
     return {
         "r": report,
         "headline": text.headline(report),
+        "guard": text.guard((report["preset_detail"] or {}).get("guard")),
         "level_name": LEVELS.get(report["level"], ""),
         "figures": [_figure(report, key) for key in FIGURES],
         "other_targets": {k: v for k, v in report["targets"].items() if k not in FIGURES},

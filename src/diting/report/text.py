@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 from typing import Any
 
@@ -15,6 +16,12 @@ MINUS = "\u2212"
 FAULTS = {
     "host_off": "{target} lost its power",
     "postgres_kill": "PostgreSQL on {target} was killed",
+    "postgres_hang": "PostgreSQL on {target} hung",
+    "partition": "{target} was cut off from the rest of the cluster",
+    "dcs_loss": "The DCS lost its majority",
+    "disk_full": "The disk of {target} was full",
+    "replica_off": "The replica {target} lost its power",
+    "guard_off": "{target} lost its power, with the failover guard off",
     "switchover": "The primary was moved away from {target}, as planned",
 }
 NAMES = {
@@ -86,6 +93,8 @@ def plus_minus(value: float | None) -> str:
 
 def name(key: str) -> str:
     """What people call the figure ``key``."""
+    if (path := re.fullmatch(r"rto_client_(\w+)_seconds", key)) is not None:
+        return f"RTO, client, path {path[1]}"
     return NAMES.get(key, key.removesuffix("_seconds").replace("_", " ").capitalize())
 
 
@@ -131,6 +140,24 @@ def self_test(result: dict[str, Any] | None) -> str | None:
     exact = sum(bool(run["exact"]) for run in runs)
     word = "passed" if result.get("passed") else "FAILED"
     return f"{word}: {exact} of {len(runs)} times exactly what was planted in a scratch copy was reported"
+
+
+def guard(found: dict[str, Any] | None) -> str | None:
+    """By which limits the failover guard worked; None where there is none, or nobody said."""
+    if found is None:
+        return None
+    if found.get("stopped"):
+        return "failover guard stopped"
+    limits = found.get("limits")
+    if found.get("armed") is None or not limits:
+        return "failover guard: could not be asked"
+    told = f"failover guard {'armed' if found['armed'] else 'alerts only'}"
+    if found.get("verdict") != "ok":
+        told += f", not well before the drill ({found.get('verdict') or 'unknown'})"
+    return (
+        f"{told}: fences after {limits['confirm_seconds']:g}{THIN}s of silence or {limits['hang_seconds']:g}{THIN}s of a hang,"
+        f" at most {limits['fence_max_per_window']} in {limits['fence_window_seconds']:g}{THIN}s"
+    )
 
 
 def headline(report: dict[str, Any]) -> str:

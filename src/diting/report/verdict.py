@@ -26,7 +26,7 @@ BROKEN_DETECTOR = "detector_self_test"
 UNSAFE = frozenset({"lost", "ghost", "duplicate", "unexpected", "split_brain", "replica_differs"})
 """Promises broken: these fail a drill even if its times mean nothing."""
 
-POWER_LOSSES = frozenset({"host_off"})
+POWER_LOSSES = frozenset({"host_off", "replica_off", "guard_off"})
 """Faults that must look like a power loss: no FIN and no RST from the host after the cut."""
 
 TARGET_CODES = {"rto_client_seconds": "rto_target", "rpo_time_seconds": "rpo_target", "rpo_count": "lost"}

@@ -161,7 +161,7 @@ def process_state(pid: int) -> str | None:
     return text.rpartition(")")[2].split()[0]
 
 
-def look_around(host: str, store: FaultStore) -> Scan:
+def look_around(host: str, store: FaultStore, fillers: Callable[[], list[str]] = list) -> Scan:
     """One read-only look for what a fault can leave behind on this host."""
 
     def ask(argv: list[str]) -> str | None:
@@ -181,4 +181,5 @@ def look_around(host: str, store: FaultStore) -> Scan:
         stopped=stopped,
         qdiscs=ask(["tc", "qdisc", "show"]),
         routes=ask(["ip", "-4", "route", "show", "table", "all"]),
+        fillers=fillers(),
     )

@@ -53,6 +53,10 @@ class Holder:
     fault: str
     target: str
     incident_id: str = ""
+    timings: str = ""
+    """Preset whose timings the cluster runs by for the length of the drill; empty for none."""
+    power_switches: bool = False
+    """Whether power control was told to misbehave."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the file on the control host."""

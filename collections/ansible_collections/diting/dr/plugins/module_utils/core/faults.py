@@ -21,6 +21,7 @@ class Place(enum.Enum):
     TARGET = "target"
     POWER = "power"
     CLUSTER = "cluster"
+    NETWORK = "network"
 
 
 class Kind(enum.Enum):
@@ -46,6 +47,8 @@ class Fault:
     effect: str
     companion: bool = False
     """Injected beside another fault to make it harder; it is no drill of its own."""
+    survived: bool = False
+    """Nobody may change a role because of it: a failover would be a false one."""
 
 
 CATALOGUE: dict[str, Fault] = {
@@ -66,6 +69,56 @@ CATALOGUE: dict[str, Fault] = {
             place=Place.TARGET,
             limit_seconds=60,
             effect="the host's PostgreSQL port refuses the prober's host",
+        ),
+        Fault(
+            name="postgres_hang",
+            level="l4",
+            kind=Kind.CRASH,
+            place=Place.TARGET,
+            limit_seconds=90,
+            effect="a session of the prober's host that is kept open gets no answer from the server any more",
+        ),
+        Fault(
+            name="partition",
+            level="l4",
+            kind=Kind.CRASH,
+            place=Place.NETWORK,
+            limit_seconds=60,
+            effect="no port of the host answers the control host any more, which is cut off from it",
+        ),
+        Fault(
+            name="dcs_loss",
+            level="l4",
+            kind=Kind.CRASH,
+            place=Place.TARGET,
+            limit_seconds=120,
+            effect="the etcd port of both members refuses the prober's host",
+            survived=True,
+        ),
+        Fault(
+            name="disk_full",
+            level="l4",
+            kind=Kind.CRASH,
+            place=Place.TARGET,
+            limit_seconds=90,
+            effect="a query of the prober's host that needs space gets the answer that there is none",
+        ),
+        Fault(
+            name="replica_off",
+            level="l4",
+            kind=Kind.CRASH,
+            place=Place.POWER,
+            limit_seconds=180,
+            effect="no port of the replica's host answers the prober's host any more",
+            survived=True,
+        ),
+        Fault(
+            name="guard_off",
+            level="l4",
+            kind=Kind.CRASH,
+            place=Place.POWER,
+            limit_seconds=180,
+            effect="as host_off, with the failover guard stopped before: what Patroni does alone",
         ),
         Fault(
             name="switchover",
@@ -120,6 +173,7 @@ class Scan:
     stopped: list[str] | None = field(default_factory=list)
     qdiscs: str | None = ""
     routes: str | None = ""
+    fillers: list[str] | None = field(default_factory=list)
 
 
 SHAPING = re.compile(r"^qdisc (netem|tbf|htb|prio|ingress|clsact) .*", re.MULTILINE)
@@ -133,7 +187,7 @@ def judge_scan(scan: Scan) -> list[dict[str, Any]]:
     def add(kind: str, detail: str) -> None:
         found.append({"host": scan.host, "kind": kind, "detail": detail})
 
-    for name in ("records", "units", "stopped", "qdiscs", "routes"):
+    for name in ("records", "units", "stopped", "qdiscs", "routes", "fillers"):
         if getattr(scan, name) is None:
             add("could_not_look", f"{name} of {scan.host} could not be read")
     for record in scan.records or []:
@@ -143,6 +197,8 @@ def judge_scan(scan: Scan) -> list[dict[str, Any]]:
             add("fault_unit", line.split()[0])
     for process in scan.stopped or []:
         add("stopped_process", process)
+    for filler in scan.fillers or []:
+        add("disk_filler", filler)
     for match in SHAPING.finditer(scan.qdiscs or ""):
         add("traffic_shaping", match.group(0).strip())
     for line in (scan.routes or "").splitlines():

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What would keep a fence from happening although nobody forbids it: a guard that is inert looks well otherwise. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .failover_rules import missing
+from .failover_signs import is_fresh
+from .failover_state import Death, FailoverPolicy, FailoverState
+from .failover_view import Power
+
+if TYPE_CHECKING:
+    from .failover_view import Observation
+
+_LOCK = "the lock among guards"
+"""Whoever has not got it leaves the work to the guard that has."""
+
+
+def trouble(state: FailoverState, seen: Observation, now: float, policy: FailoverPolicy) -> list[str]:
+    """Everything that is broken, as words; what people or another guard have decided is no trouble."""
+    found = [
+        f"not seen: {words}" for words in missing(Death.GONE, state, seen, now, policy) if words != _LOCK
+    ]
+    gate = seen.gate
+    for value, words in (
+        (gate.lever, "the stop-all lever is pulled"),
+        (gate.maintenance, "a maintenance window is open"),
+        (gate.planned_work, "planned work is under way"),
+    ):
+        if value is None:
+            found.append(f"it cannot be read whether {words}")
+    if gate.fences_elsewhere is None:
+        found.append("it cannot be read how often others have fenced")
+    found += [
+        f"the fencing agent of {agent.name} does not know: {agent.words}"
+        for agent in seen.agents
+        if agent.power is Power.UNKNOWN
+    ]
+    return found + _never_heard(seen, now, policy)
+
+
+def _never_heard(seen: Observation, now: float, policy: FailoverPolicy) -> list[str]:
+    """Ways that have had no good answer since they have had this target: a password, a certificate, a firewall."""
+    return [
+        f"{vantage.name} has never had a good answer of {seen.target} by {way}: {probe.answer.value}"
+        for vantage in seen.vantages
+        if vantage.name != seen.target and is_fresh(vantage.answered_at, now, policy.vantage_fresh_seconds)
+        for way, probe in (("tcp", vantage.tcp), ("rest", vantage.rest), ("sql", vantage.sql))
+        if probe.last_ok_at is None
+    ]

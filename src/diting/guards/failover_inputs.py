@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turns what others said into moments of this host's monotonic clock. No I/O but the gate's files."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..core.failover_view import (
+    Answer,
+    Candidate,
+    GateView,
+    Probe,
+    Vantage,
+    VantageKind,
+    WalReceiver,
+    earliest_moment,
+    latest_moment,
+)
+from ..core.gate_state import Memory, Pause, Unreadable
+from ..hostio.gate_store import GateFiles, read_lever
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+OPERATE = "operate."
+FENCES_FRESH_SECONDS = 10.0
+"""An election of etcd is over by then. A count of others' fences stays right for as long as the lock among guards is held."""
+
+
+class ViewError(ValueError):
+    """What a witness said cannot be understood, and counts as nothing said."""
+
+
+def vantage_of(
+    name: str, view: Mapping[str, Any], asked_at: float, answered_at: float, target: str | None
+) -> tuple[Vantage, Candidate]:
+    """What the witness ``name`` said in the answer to a request sent at ``asked_at``. Raises :class:`ViewError`.
+
+    Of another target than ``target`` only that the witness lives is taken over.
+    """
+    try:
+        if view["witness"] != name:
+            raise ViewError(f"asked {name}, and {view['witness']!r} answered")
+        on_target = view["target"] == target and target is not None
+        probes = {
+            way: _probe(view["probes"][way], asked_at, answered_at) if on_target else Probe()
+            for way in ("tcp", "rest", "sql")
+        }
+        wal = view["walreceiver"]
+        receiver = None
+        if wal is not None:
+            lsn = wal["lsn"]
+            receiver = WalReceiver(
+                wal["running"] is True,
+                _earliest(asked_at, wal["read_age"]) or 0.0,
+                _latest(answered_at, wal["fed_age"]),
+                None if lsn is None else int(lsn),
+            )
+        said = view["candidate"]
+        candidate = Candidate(
+            name, _truth(said["up"]), _truth(said["has_space"]), _earliest(asked_at, said["seen_age"])
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ViewError(f"{name}: {error!r}") from error
+    return Vantage(name, VantageKind.REPLICA, asked_at, **probes, walreceiver=receiver), candidate
+
+
+def _probe(said: Mapping[str, Any], asked_at: float, answered_at: float) -> Probe:
+    # What errs towards life is taken late (a good answer, the begin of a silence), freshness is taken early.
+    return Probe(
+        Answer(said["answer"]),
+        _earliest(asked_at, said["tried_age"]),
+        _latest(answered_at, said["last_ok_age"]),
+        _latest(answered_at, said["failing_age"]),
+        int(said["failures"]),
+        _latest(answered_at, said["last_reply_age"]),
+    )
+
+
+def _age(value: Any) -> float | None:
+    if value is None:
+        return None
+    age = float(value)
+    if not math.isfinite(age):
+        raise ViewError(f"an age of {value!r}")
+    return age
+
+
+def _latest(answered_at: float, value: Any) -> float | None:
+    age = _age(value)
+    return None if age is None else latest_moment(answered_at, age)
+
+
+def _earliest(asked_at: float, value: Any) -> float | None:
+    age = _age(value)
+    return None if age is None else earliest_moment(asked_at, age)
+
+
+def _truth(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+class GateReader:
+    """The gate's word, read from its files when they have changed.
+
+    The gate's own times are of the wall clock. Each is turned into a moment of the monotonic clock when it is first
+    seen, so that a clock step afterwards neither opens nor closes a window.
+    """
+
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._files = GateFiles(directory)
+        self._clock = clock
+        self._stamps: dict[str, Any] = {}
+        self._pause_until: float | None = None
+        self._pause: Pause | Unreadable | None = None
+        self._memory: Memory | Unreadable = Unreadable("not read yet")
+        self._due: dict[tuple[str, str, str], float] = {}
+
+    def read(self, fences_elsewhere: int | None, fences_read_at: float | None) -> GateView:
+        """The view now; its age is that of the files. ``fences_elsewhere`` was asked of etcd at ``fences_read_at``."""
+        now = self._clock()
+        if fences_read_at is None or now - fences_read_at > FENCES_FRESH_SECONDS:
+            fences_elsewhere = None
+        if not self._files.directory.is_dir():
+            return GateView(now, None, None, None, fences_elsewhere)
+        lever = read_lever(self._files.lever_file) is not None
+        return GateView(now, lever, self._maintenance(now), self._planned(now), fences_elsewhere)
+
+    def _is_new(self, name: str, *paths: Path) -> bool:
+        stamp: list[tuple[int, int, int] | None] = []
+        for path in paths:
+            try:
+                found = path.stat()
+                stamp.append((found.st_mtime_ns, found.st_ino, found.st_size))
+            except FileNotFoundError:
+                stamp.append(None)
+            except OSError:
+                return True
+        new = self._stamps.get(name) != stamp
+        self._stamps[name] = stamp
+        return new
+
+    def _maintenance(self, now: float) -> bool | None:
+        if self._is_new("pause", self._files.pause_file) or isinstance(self._pause, Unreadable):
+            self._pause = self._files.pause()
+            self._pause_until = None
+            if isinstance(self._pause, Pause):
+                self._pause_until = now + (self._pause.until - self._files.now()).total_seconds()
+        if isinstance(self._pause, Unreadable):
+            return None
+        return self._pause_until is not None and now < self._pause_until
+
+    def _planned(self, now: float) -> bool | None:
+        files = self._files
+        if self._is_new("memory", files.state_file, files.journal.path) or isinstance(
+            self._memory, Unreadable
+        ):
+            self._memory = files.memory()
+            if isinstance(self._memory, Memory):
+                left = {
+                    (run.incident_id, *run.key): (run.due_at - files.now()).total_seconds()
+                    for run in self._memory.runs
+                    if run.scenario.startswith(OPERATE)
+                }
+                self._due = {key: self._due.get(key, now + seconds) for key, seconds in left.items()}
+        if isinstance(self._memory, Unreadable):
+            return None
+        return any(now < due for due in self._due.values())

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asks one primary, over and over, by TCP, REST and SQL; quietly while it answers, quickly once it hesitates."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.failover_signs import LIVES, STUCK
+from ..core.failover_view import Answer, Probe
+from .probe_book import WAYS, ProbeBook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .probe_book import Target
+    from .probe_config import Pace
+    from .probe_ways import Way
+    from .runtime.ports import Clock
+
+HURRY_SECONDS = 10.0
+"""A silence is asked about quickly for so long; then it is known well enough."""
+STALL_SECONDS = 0.1
+"""Whoever comes so much later than meant has stood still, and has not seen what was silent meanwhile."""
+PATIENCE_SECONDS = 30.0
+"""An SQL question without an answer is given up after so long. The kernel ends one whose connection is lost much sooner."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question by REST or SQL that waits for its answer, perhaps over several rounds."""
+
+    task: asyncio.Task[Answer]
+    sent_at: float
+
+
+class PrimaryProbes:
+    """Probes of at most one target. ``changed`` is called when an answer says something new.
+
+    ``make_ways`` gives one :class:`Way` for each of :data:`WAYS`.
+    """
+
+    def __init__(
+        self,
+        make_ways: Callable[[Target], Mapping[str, Way]],
+        pace: Pace,
+        clock: Clock,
+        changed: Callable[[], None],
+    ) -> None:
+        self.target: Target | None = None
+        self.trouble = ""
+        """The newest fault of our own, for people."""
+        self._make_ways = make_ways
+        self._pace = pace
+        self._clock = clock
+        self._changed = changed
+        self._books: dict[str, ProbeBook] = {way: ProbeBook() for way in WAYS}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ways: Mapping[str, Way] = {}
+        self._open: dict[str, Question] = {}
+        self._hurry = asyncio.Event()
+        self._calm: asyncio.TimerHandle | None = None
+
+    def aim(self, target: Target | None) -> None:
+        """Probe ``target`` from now on. Another target than before begins with empty books."""
+        if target == self.target:
+            return
+        self._end()
+        self.target = target
+        self._books = {way: ProbeBook() for way in WAYS}
+        if target is not None:
+            self._ways = self._make_ways(target)
+            self._tasks = [
+                asyncio.create_task(self._loop(name, way, self._books[name]), name=f"probe {name}")
+                for name, way in self._ways.items()
+            ]
+
+    def probe(self, way: str) -> Probe:
+        """What is known by one of :data:`WAYS`."""
+        return self._books[way].probe
+
+    def hurry(self, seconds: float) -> None:
+        """Ask every way at once and quickly, for ``seconds``; what is under way is given up sooner."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        if self._calm is not None:
+            if self._calm.when() >= end:
+                return
+            self._calm.cancel()
+        self._calm = loop.call_at(end, self._calm_down)
+        self._hurry.set()
+
+    def _calm_down(self) -> None:
+        self._calm = None
+        self._hurry.clear()
+
+    async def close(self) -> None:
+        """End all probes."""
+        tasks = self._everything()
+        self._end()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._calm is not None:
+            self._calm.cancel()
+
+    def _everything(self) -> list[asyncio.Task[Any]]:
+        return [*self._tasks, *(question.task for question in self._open.values())]
+
+    def _end(self) -> None:
+        for task in self._everything():
+            task.cancel()
+        for way in self._ways.values():
+            way.drop()
+        self._tasks, self._ways, self._open, self.target = [], {}, {}, None
+
+    async def _loop(self, name: str, way: Way, book: ProbeBook) -> None:
+        due = self._clock.monotonic()
+        while True:
+            begun = sent_at = self._clock.monotonic()
+            stood_still = begun > due + STALL_SECONDS
+            try:
+                if name == "tcp":
+                    answer = await self._tcp(way)
+                else:
+                    answer, sent_at = await self._slow(name, way)
+            except Exception as error:  # noqa: BLE001 - a way that has ended would be missed by nobody
+                self.trouble = f"{name}: {type(error).__name__}: {error}"[:200]
+                answer = Answer.NONE
+            now = self._clock.monotonic()
+            stood_still |= now > begun + self._longest(name) + STALL_SECONDS
+            if stood_still and answer in STUCK:
+                book.forget_failures()
+                answer = Answer.NONE
+            # A question that could not be asked says nothing; the book ages, and an old one accuses nobody.
+            news = answer is not Answer.NONE and book.note(answer, sent_at, now)
+            since = book.probe.failing_since
+            if name == "tcp" and since is not None and now - since < HURRY_SECONDS:
+                self.hurry(0.5)
+            if news:
+                self._changed()
+            due = await self._rest(name, begun)
+
+    def _longest(self, name: str) -> float:
+        """Seconds that one round may take."""
+        pace = self._pace
+        if name == "tcp":
+            return pace.tcp_timeout_seconds
+        return pace.slow_timeout_seconds + pace.quick_timeout_seconds
+
+    async def _tcp(self, way: Way) -> Answer:
+        loop = asyncio.get_running_loop()
+        # Within a LAN an answer takes a millisecond: later than this, the others are asked as well.
+        uneasy = loop.call_later(self._pace.uneasy_seconds, self.hurry, 0.2)
+        try:
+            async with asyncio.timeout(self._pace.tcp_timeout_seconds):
+                return await way.ask()
+        except TimeoutError:
+            return way.given_up()
+        finally:
+            uneasy.cancel()
+
+    async def _slow(self, name: str, way: Way) -> tuple[Answer, float]:
+        """One round by REST or SQL: patient, unless somebody is in a hurry or comes to be. Answer, and when it was sent.
+
+        A round that ends without an answer is a silence, and the question stays: what comes late is life, too, and a slow
+        server is not asked a second time while it works on the first.
+        """
+        pace = self._pace
+        begun = self._clock.monotonic()
+        if name not in self._open:
+            self._open[name] = Question(asyncio.create_task(way.ask()), begun)
+        question = self._open[name]
+        hurry = asyncio.create_task(self._hurry.wait())
+        try:
+            either: set[asyncio.Task[Any]] = {question.task, hurry}
+            await asyncio.wait(either, timeout=pace.slow_timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not question.task.done() and hurry.done():
+                await asyncio.wait({question.task}, timeout=pace.quick_timeout_seconds)
+        finally:
+            hurry.cancel()
+        if question.task.done():
+            del self._open[name]  # also one that has failed: the next round asks anew
+            answer = question.task.result()
+            return answer, question.sent_at if answer in LIVES else begun
+        # Patroni answers at once or not at all; and to count as a fresh look, a page has to be asked for anew.
+        patience = pace.slow_timeout_seconds if name == "rest" else PATIENCE_SECONDS
+        if self._clock.monotonic() - question.sent_at >= patience - 0.01:
+            await self._give_up(name)
+        return Answer.TIMEOUT, question.sent_at if name == "rest" else begun
+
+    async def _give_up(self, name: str) -> None:
+        question = self._open.pop(name, None)
+        if question is not None:
+            question.task.cancel()
+            # To its end: it gives its connection up on the way, which must not hit the next question's.
+            await asyncio.wait({question.task})
+
+    async def _rest(self, name: str, sent_at: float) -> float:
+        """Wait for the next round; the moment until when that was meant to be."""
+        pace = self._pace
+        now = self._clock.monotonic()
+        if name == "tcp":
+            wait = pace.tcp_interval_seconds
+            sql = self._books["sql"].probe
+            if sql.answer is Answer.TIMEOUT and not self._hurry.is_set():
+                # A stopped postmaster takes nothing from its queue: more connections would fill it, and then TCP
+                # too would fall silent.
+                wait = pace.slow_interval_seconds
+            await asyncio.sleep(max(0.0, sent_at + wait - now))
+            return max(now, sent_at + wait)
+        quick = max(now, sent_at + pace.tcp_interval_seconds)
+        await asyncio.sleep(quick - now)
+        if self._hurry.is_set():
+            return quick
+        left = sent_at + pace.slow_interval_seconds - self._clock.monotonic()
+        if left > 0:
+            hurry = asyncio.create_task(self._hurry.wait())
+            # What comes late is news at once, and not only in the next round.
+            question = self._open.get(name)
+            waiting: set[asyncio.Task[Any]] = {hurry} if question is None else {hurry, question.task}
+            try:
+                await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                hurry.cancel()
+        return max(quick, sent_at + pace.slow_interval_seconds)

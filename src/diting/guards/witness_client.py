@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The control host's side of one witness: a connection that is kept, a look that waits for news, an order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+    from .runtime.ports import Clock
+
+_LIMIT_BYTES = 65536
+_ERRORS = (
+    OSError,
+    TimeoutError,
+    EOFError,
+    asyncio.LimitOverrunError,
+    ValueError,
+    IndexError,
+)
+
+
+class WitnessError(Exception):
+    """No answer, or none that can be read."""
+
+
+class Line:
+    """One connection to one witness, opened when it is needed."""
+
+    def __init__(self, url: str, context: Callable[[], ssl.SSLContext]) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 7444
+        self._context = context
+        self._kept: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and answer. Raises :class:`WitnessError`; the connection is given up then."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._ask(method, path, body)
+        except _ERRORS as error:
+            self.drop()
+            raise WitnessError(f"{self._host}: {str(error) or type(error).__name__}") from error
+        except BaseException:
+            self.drop()
+            raise
+
+    async def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, dict[str, Any]]:
+        if self._kept is None:
+            self._kept = await asyncio.open_connection(
+                self._host, self._port, ssl=self._context(), limit=_LIMIT_BYTES
+            )
+        reader, writer = self._kept
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(data)}\r\n\r\n"
+        writer.write(head.encode("ascii") + data)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = int(answer.partition("\r\ncontent-length:")[2].partition("\r\n")[0])
+        if not 0 <= length <= _LIMIT_BYTES:
+            raise ValueError("the answer is too long")
+        found = json.loads(await reader.readexactly(length))
+        if not isinstance(found, dict):
+            raise ValueError("the answer is no object")  # noqa: TRY004 - one kind for one kind of trouble
+        return int(answer.split(" ", 2)[1]), found
+
+    def drop(self) -> None:
+        """Abort the connection."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept[1].transport.abort()
+
+
+class WitnessClient:
+    """Keeps the newest view of one witness, and has it carry out orders. ``changed`` is called on news."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        context: Callable[[], ssl.SSLContext],
+        wait_seconds: float,
+        clock: Clock,
+        changed: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.target: str | None = None
+        self.view: dict[str, Any] | None = None
+        self.asked_at: float | None = None
+        self.answered_at: float | None = None
+        self.trouble = ""
+        self._clock = clock
+        self._wait = wait_seconds
+        self._changed = changed
+        self._looks, self._orders = Line(url, context), Line(url, context)
+        self._quick_until = self._probe_until = 0.0
+        self._quick = asyncio.Event()
+
+    def hurry(self, seconds: float, *, probes: bool) -> None:
+        """Look again and again without waiting for news, for ``seconds``; with ``probes`` the witness probes quickly, too."""
+        end = self._clock.monotonic() + seconds
+        self._quick_until = max(self._quick_until, end)
+        if probes:
+            self._probe_until = max(self._probe_until, end)
+        self._quick.set()
+
+    async def run(self) -> None:
+        """Look without end."""
+        while True:
+            begun = self._clock.monotonic()
+            left = self._quick_until - begun
+            try:
+                await self._look(left)
+            except WitnessError as error:
+                self._note_trouble(str(error))
+                await self._pause(0.2)
+            except Exception as error:  # noqa: BLE001 - a task that has ended would never look again
+                self._note_trouble(f"{type(error).__name__}: {error}")
+                await self._pause(0.2)
+            else:
+                # In a hurry no faster than the witness itself probes, with its answers still fresh.
+                pause = 0.03 if left > 0 else 0.0
+                await asyncio.sleep(max(pause, begun + 0.03 - self._clock.monotonic()))
+
+    async def _pause(self, seconds: float) -> None:
+        self._quick.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._quick.wait()
+
+    async def _look(self, quick_seconds: float) -> None:
+        words = [f"target={self.target}"] if self.target else []
+        probe_seconds = self._probe_until - self._clock.monotonic()
+        if probe_seconds > 0:
+            words.append(f"hurry={min(1.0, probe_seconds):.2f}")
+        elif quick_seconds <= 0 and self.view is not None:
+            words += [f"wait={self._wait}", f"seen={self.view.get('serial')}"]
+        asked_at = self._clock.monotonic()
+        status, view = await self._looks.ask("GET", f"/v1/view?{'&'.join(words)}", None, self._wait + 0.6)
+        if status != 200:
+            raise WitnessError(f"{self.name}: {status} {view.get('error')}")
+        news = self.view is None or view.get("serial") != self.view.get("serial") or quick_seconds > 0
+        self.view, self.asked_at, self.answered_at = view, asked_at, self._clock.monotonic()
+        self.trouble = ""
+        if news:
+            self._changed()
+
+    def _note_trouble(self, words: str) -> None:
+        if words != self.trouble:
+            self.trouble = words
+            self._changed()
+
+    async def order(self, name: str, body: Mapping[str, Any], seconds: float) -> tuple[int, str]:
+        """Status and words of an order. Raises :class:`WitnessError` when its end is not known."""
+        status, answer = await self._orders.ask("POST", f"/v1/{name}", body, seconds)
+        return status, str(answer.get("error", ""))
+
+    def close(self) -> None:
+        """Give the connections up."""
+        self._looks.drop()
+        self._orders.drop()
