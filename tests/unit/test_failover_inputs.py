@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from diting.core.failover_view import Answer, Probe, VantageKind
+from diting.core.failover_view import Answer, GateView, Probe, VantageKind
 from diting.guards.failover_inputs import GateReader, ViewError, vantage_of
 from diting.guards.probe_book import ProbeBook, as_ages
 from diting.hostio.gate_controls import Controls
@@ -190,6 +190,36 @@ def test_a_clock_step_neither_opens_nor_closes_a_window(gate, tmp_path, wall, st
     assert seen(gate)[1] is True
     wall.mono += 2
     assert seen(gate)[1] is False
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(hours=-1)])
+def test_a_clock_step_and_a_restart_neither_open_nor_close_a_window(gate, tmp_path, wall, step):
+    """The next life sees the same files for the first time, with a clock that has been set meanwhile."""
+    files = GateFiles(tmp_path, now=lambda: wall.utc)
+    Controls(files).pause(minutes=10, by="test", reason="kernel update")
+    first = gate.read(0, 1000.0)
+    assert first.maintenance is True
+    wall.utc += step
+    wall.mono += 100
+    again = GateReader(tmp_path, lambda: wall.mono)
+    again._files.now = lambda: wall.utc
+    again.remember(GateView.from_dict(json.loads(json.dumps(first.as_dict()))).ends)
+    wall.mono += 499
+    assert seen(again)[1] is True
+    wall.mono += 2
+    assert seen(again)[1] is False
+
+
+def test_another_window_is_not_taken_for_the_one_that_was_remembered(gate, tmp_path, wall):
+    files = GateFiles(tmp_path, now=lambda: wall.utc)
+    Controls(files).pause(minutes=10, by="test", reason="kernel update")
+    ends = gate.read(0, 1000.0).ends
+    Controls(files).pause(minutes=60, by="test", reason="longer than thought")
+    again = GateReader(tmp_path, lambda: wall.mono)
+    again._files.now = lambda: wall.utc
+    again.remember(ends)
+    wall.mono += 3000
+    assert seen(again)[1] is True
 
 
 @pytest.mark.parametrize("name", ["maintenance.json", "state.json"])

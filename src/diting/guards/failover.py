@@ -238,11 +238,17 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         saved: FailoverState,
         unfinished: Sequence[Action],  # noqa: ARG002 - the decision takes every action as perhaps begun
         *,
-        same_boot: bool,  # noqa: ARG002 - the decision sees it by the boot's name
+        same_boot: bool,
         now: float,  # noqa: ARG002
     ) -> FailoverState:
         """What an earlier life knew, also over a reboot: :func:`diting.core.failover.decide` knows what it is worth."""
+        if same_boot:
+            self._gate.remember(saved.gate_ends)
         return saved
+
+    def keeps(self, before: FailoverState | None, after: FailoverState) -> bool:
+        """See :class:`Guard`."""
+        return after.gate_ends != (() if before is None else before.gate_ends)
 
 
 GUARD = FailoverGuard

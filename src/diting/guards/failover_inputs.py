@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.failover_view import (
     Answer,
     Candidate,
+    GateEnd,
     GateView,
     Probe,
     Vantage,
@@ -22,7 +23,7 @@ from ..core.gate_state import Memory, Pause, Unreadable
 from ..hostio.gate_store import GateFiles, read_lever
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 OPERATE = "operate."
@@ -103,6 +104,10 @@ def _truth(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def _pause_key(pause: Pause) -> str:
+    return f"pause until {pause.until.isoformat()}"
+
+
 class GateReader:
     """The gate's word, read from its files when they have changed.
 
@@ -114,10 +119,15 @@ class GateReader:
         self._files = GateFiles(directory)
         self._clock = clock
         self._stamps: dict[str, Any] = {}
+        self._known: dict[str, float] = {}
         self._pause_until: float | None = None
         self._pause: Pause | Unreadable | None = None
         self._memory: Memory | Unreadable = Unreadable("not read yet")
         self._due: dict[tuple[str, str, str], float] = {}
+
+    def remember(self, ends: Iterable[GateEnd]) -> None:
+        """What an earlier life of this boot has seen: the same windows end when it said they would."""
+        self._known = {end.key: end.until for end in ends}
 
     def read(self, fences_elsewhere: int | None, fences_read_at: float | None) -> GateView:
         """The view now; its age is that of the files. ``fences_elsewhere`` was asked of etcd at ``fences_read_at``."""
@@ -127,7 +137,15 @@ class GateReader:
         if not self._files.directory.is_dir():
             return GateView(now, None, None, None, fences_elsewhere)
         lever = read_lever(self._files.lever_file) is not None
-        return GateView(now, lever, self._maintenance(now), self._planned(now), fences_elsewhere)
+        maintenance, planned = self._maintenance(now), self._planned(now)
+        ends = tuple(GateEnd(key, until) for key, until in sorted(self._ends().items()))
+        return GateView(now, lever, maintenance, planned, fences_elsewhere, ends)
+
+    def _ends(self) -> dict[str, float]:
+        ends = {f"run {' '.join(key)}": due for key, due in self._due.items()}
+        if isinstance(self._pause, Pause) and self._pause_until is not None:
+            ends[_pause_key(self._pause)] = self._pause_until
+        return ends
 
     def _is_new(self, name: str, *paths: Path) -> bool:
         stamp: list[tuple[int, int, int] | None] = []
@@ -148,7 +166,8 @@ class GateReader:
             self._pause = self._files.pause()
             self._pause_until = None
             if isinstance(self._pause, Pause):
-                self._pause_until = now + (self._pause.until - self._files.now()).total_seconds()
+                left = (self._pause.until - self._files.now()).total_seconds()
+                self._pause_until = self._known.get(_pause_key(self._pause), now + left)
         if isinstance(self._pause, Unreadable):
             return None
         return self._pause_until is not None and now < self._pause_until
@@ -165,7 +184,8 @@ class GateReader:
                     for run in self._memory.runs
                     if run.scenario.startswith(OPERATE)
                 }
-                self._due = {key: self._due.get(key, now + seconds) for key, seconds in left.items()}
+                known = {key: self._known.get(f"run {' '.join(key)}", now + left[key]) for key in left}
+                self._due = {key: self._due.get(key, until) for key, until in known.items()}
         if isinstance(self._memory, Unreadable):
             return None
         return any(now < due for due in self._due.values())
