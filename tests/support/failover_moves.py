@@ -86,7 +86,7 @@ def vote(world: World) -> bool:
 
 def permitted(world: World) -> bool:
     flags = (world.lever, world.maintenance, world.planned, world.paused, world.paused_by_hand)
-    return all(flag is False for flag in flags) and world.armed
+    return all(flag is False for flag in flags) and world.armed and world.refusal == ""
 
 
 def allowed(world: World) -> bool:
@@ -388,6 +388,7 @@ MOVES = {
     "lever": change(lever=True),
     "gate unreadable": change(maintenance=None),
     "planned work": change(planned=True),
+    "gate refuses": change(refusal="its breaker is open"),
     "patroni paused": change(paused=True),
     "guard paused": change(paused_by_hand=True),
     "disarmed": change(armed=False),
@@ -408,6 +409,7 @@ MOVES = {
         lever=False,
         maintenance=False,
         planned=False,
+        refusal="",
         paused=False,
         paused_by_hand=False,
         armed=True,

@@ -46,7 +46,9 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         super().__init__(config, ports)
         self._run = secrets.token_hex(8)
         self._boot = ports.clock.boot_id()
-        self._gate = GateReader(config.gate_dir, ports.clock.monotonic)
+        self._gate = GateReader(
+            config.gate_dir, config.gate_policy_file, config.cluster, ports.clock.monotonic
+        )
         self._probes = PrimaryProbes(
             lambda target: ways_to(target, config.identity, config.account, config.rest),
             config.pace,

@@ -20,13 +20,18 @@ from ..core.failover_view import (
     latest_moment,
 )
 from ..core.gate_state import Memory, Pause, Unreadable
-from ..hostio.gate_store import GateFiles, read_lever
+from ..hostio.gate_store import Gate, GateFiles, read_lever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 OPERATE = "operate."
+SCENARIO = "l4.failover"
+ASK_AGAIN_SECONDS = 60.0
+"""What the gate says changes with its files; and a breaker half opens with time alone."""
+UNREADABLE = frozenset({"policy_unreadable", "state_unreadable", "pause_unreadable"})
+JUDGED_HERE = frozenset({"stopped", "paused"})
 FENCES_FRESH_SECONDS = 10.0
 """An election of etcd is over by then. A count of others' fences stays right for as long as the lock among guards is held."""
 
@@ -115,9 +120,18 @@ class GateReader:
     seen, so that a clock step afterwards neither opens nor closes a window.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._files = GateFiles(directory)
+    def __init__(
+        self,
+        directory: Path,
+        policy_file: Path,
+        cluster: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._files = GateFiles(directory, policy_file)
+        self._cluster = cluster
         self._clock = clock
+        self._refused: str | None = None
+        self._asked_at: float | None = None
         self._stamps: dict[str, Any] = {}
         self._known: dict[str, float] = {}
         self._pause_until: float | None = None
@@ -135,11 +149,45 @@ class GateReader:
         if fences_read_at is None or now - fences_read_at > FENCES_FRESH_SECONDS:
             fences_elsewhere = None
         if not self._files.directory.is_dir():
-            return GateView(now, None, None, None, fences_elsewhere)
+            return GateView(now, None, None, None, fences_elsewhere, None)
         lever = read_lever(self._files.lever_file) is not None
         maintenance, planned = self._maintenance(now), self._planned(now)
         ends = tuple(GateEnd(key, until) for key, until in sorted(self._ends().items()))
-        return GateView(now, lever, maintenance, planned, fences_elsewhere, ends)
+        return GateView(now, lever, maintenance, planned, fences_elsewhere, self._refusal(now), ends)
+
+    def _refusal(self, now: float) -> str | None:
+        files = self._files
+        paths = (
+            files.policy_file,
+            files.lever_file,
+            files.pause_file,
+            files.state_file,
+            files.journal.path,
+        )
+        old = self._asked_at is None or now - self._asked_at >= ASK_AGAIN_SECONDS
+        if self._is_new("gate", *paths) or old or self._refused is None:
+            self._asked_at = now
+            self._refused = self._ask()
+        return self._refused
+
+    def _ask(self) -> str | None:
+        """What the gate would say to a failover now. Asked in peace, so that nobody waits for a lock when it counts."""
+        request: dict[str, Any] = {
+            "scenario": SCENARIO,
+            "kind": "recover",
+            "target": self._cluster,
+            "trigger": "automated",
+            "actor": "guard failover",
+            "incident_id": "asked in advance",
+            "plan": {"scenario": SCENARIO, "target": self._cluster, "by": "guard failover"},
+            "approvals": [],
+            "override_reason": None,
+            "environment": None,
+        }
+        reasons = Gate(self._files).request(request, predict=True).decision.reasons
+        if any(reason.code in UNREADABLE for reason in reasons):
+            return None
+        return "; ".join(reason.message for reason in reasons if reason.code not in JUDGED_HERE)
 
     def _ends(self) -> dict[str, float]:
         ends = {f"run {' '.join(key)}": due for key, due in self._due.items()}

@@ -178,6 +178,9 @@ class GateView(Plain):
     planned_work: bool | None = None
     fences_elsewhere: int | None = None
     """Fences of this cluster within the window that this guard's own state does not count (another guard's)."""
+    refusal: str | None = None
+    """Why it would not let a failover through, by policy, blacklist or breaker; empty when it would. Lever and window
+    stand above: they are judged without the wall clock."""
     ends: tuple[GateEnd, ...] = ()
     """Of windows and planned work that are on file now, over or not."""
 
