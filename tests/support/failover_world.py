@@ -257,3 +257,12 @@ def play(guard: Guard, world: World, seconds: float, **answers) -> World:
                 world = replace(world, holder=None)
         world = world.after(STEP)
     return world
+
+
+def until(guard, world, name, **answers):
+    """Play until this action is given."""
+    for _tick in range(50):
+        if name in guard.names():
+            return world
+        world = play(guard, world, 0.1, **answers)
+    raise AssertionError(guard.names())
