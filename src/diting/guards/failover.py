@@ -143,6 +143,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             for client in self._clients.values():
                 # Quick probes of a server that hangs would only fill its queue.
                 client.hurry(0.5, probes=tcp.failing_since is not None)
+                client.prepare()
             if self._etcd is not None:
                 self._etcd.hurry(0.5)
         self.wake.set()
