@@ -112,6 +112,28 @@ def test_the_line_for_orders_is_open_before_it_is_needed():
     asyncio.run(run())
 
 
+def test_a_last_look_is_asked_for_by_a_name_of_its_own():
+    async def run():
+        async with Peer() as peer:
+            client = WitnessClient("pg2", peer.url, lambda: None, 0.5, SystemClock(), lambda: None)
+            task = asyncio.create_task(client.run())
+            await until(lambda: len(peer.asked) > 2)
+            assert not any("anew" in asked for asked in peer.asked)
+            names = set()
+            for _look in range(2):
+                before = len(peer.asked)
+                client.look_anew(2.0)
+                await until(lambda before=before: len(peer.asked) > before + 3)
+                asked = peer.asked[before + 1 :]
+                assert all("anew=" in words and "hurry=" in words for words in asked)
+                names |= {words.partition("anew=")[2].partition("&")[0] for words in asked}
+            assert len(names) == 2
+            task.cancel()
+            client.close()
+
+    asyncio.run(run())
+
+
 def test_a_line_that_cannot_be_opened_in_advance_stops_nothing():
     async def run():
         async with Peer() as peer:

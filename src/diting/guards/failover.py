@@ -216,10 +216,11 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             raise RuntimeError("not started")
         if action.name == "last_look":
             seconds = min(2.0, float(action.args["deadline_seconds"]))
-            self._probes.hurry(seconds)
             for client in self._clients.values():
-                client.hurry(seconds, probes=True)
+                client.look_anew(seconds)
             etcd.hurry(seconds)
+            self._probes.hurry(seconds)
+            await self._probes.look_anew()
             return {"begun": True}
         begun = hands.begin(action)
         if action.name == "move_etcd_leader":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -127,6 +128,9 @@ class WitnessClient:
         self._changed = changed
         self._looks, self._orders = Line(url, context), Line(url, context)
         self._quick_until = self._probe_until = 0.0
+        self._anew_until = 0.0
+        self._anew = 0
+        self._born = secrets.token_hex(4)
         self._quick = asyncio.Event()
         self._preparing: asyncio.Task[None] | None = None
 
@@ -146,6 +150,12 @@ class WitnessClient:
         if probes:
             self._probe_until = max(self._probe_until, end)
         self._quick.set()
+
+    def look_anew(self, seconds: float) -> None:
+        """Have the witness drop what it has under way and look at once, quickly for ``seconds``."""
+        self._anew += 1
+        self._anew_until = self._clock.monotonic() + seconds
+        self.hurry(seconds, probes=True)
 
     async def run(self) -> None:
         """Look without end."""
@@ -176,6 +186,8 @@ class WitnessClient:
         probe_seconds = self._probe_until - self._clock.monotonic()
         if probe_seconds > 0:
             words.append(f"hurry={min(1.0, probe_seconds):.2f}")
+            if self._clock.monotonic() < self._anew_until:
+                words.append(f"anew={self._name_of_look()}")
         elif quick_seconds <= 0 and self.view is not None:
             words += [f"wait={self._wait}", f"seen={self.view.get('serial')}"]
         asked_at = self._clock.monotonic()
@@ -187,6 +199,10 @@ class WitnessClient:
         self.trouble = ""
         if news:
             self._changed()
+
+    def _name_of_look(self) -> str:
+        # Unlike any that an earlier life of this host has asked for.
+        return f"{self._born}-{self._anew}"
 
     def _note_trouble(self, words: str) -> None:
         if words != self.trouble:
