@@ -161,6 +161,60 @@ def serving(handler, certificate):
             thread.join()
 
 
+class Lines(BaseHTTPRequestHandler):
+    """Counts its connections; says goodbye after so many answers on one, or in the middle of the next."""
+
+    protocol_version = "HTTP/1.1"
+    lines: ClassVar[list] = []
+    leaves_after: ClassVar[list] = [99]
+
+    def setup(self):
+        super().setup()
+        self.answers = 0
+        self.lines.append([])
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.lines[-1].append(self.command)
+        text = b'{"name": "pg1", "state": "off"}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+        self.answers += 1
+        self.close_connection = self.answers >= self.leaves_after[0]
+
+    do_POST = do_GET  # noqa: N815 - names that http.server calls
+
+    def log_message(self, format, *args):  # noqa: A002 - the base class's name
+        pass
+
+
+def test_the_read_back_goes_by_the_line_of_the_order_and_no_order_by_an_old_one(agent, certificate):
+    """A handshake less when it counts; but an order that finds its line dead could not know whether it was heard."""
+    Lines.lines.clear()
+    Lines.leaves_after[0] = 99
+    with serving(Lines, certificate) as url:
+        switch = agent(url=url)
+        switch.off(5)
+        assert [switch.state(5).power for _ in range(2)] == [Power.OFF, Power.OFF]
+        assert Lines.lines == [["POST", "GET", "GET"]]
+        switch.off(5)
+        assert Lines.lines[1:] == [["POST"]]
+        switch.close()
+
+
+def test_a_read_back_finds_a_line_that_was_closed_and_opens_another(agent, certificate):
+    Lines.lines.clear()
+    Lines.leaves_after[0] = 1
+    with serving(Lines, certificate) as url:
+        switch = agent(url=url)
+        assert switch.off(5).outcome is Outcome.DONE
+        assert [switch.state(5).power for _ in range(2)] == [Power.OFF, Power.OFF]
+        assert Lines.lines == [["POST"], ["GET"], ["GET"]]
+        switch.close()
+
+
 def test_a_host_that_is_held_comes_back_when_another_member_leads(agent, certificate):
     Holding.told.clear()
     Holding.held.clear()

@@ -3,7 +3,7 @@
 
 A breadth-first walk over all sequences of moves of a small world. Sequences that lead to the same world, guard and memory of
 the judge are walked on once and counted as many: ``decide`` is pure, so what follows is the same. The judge, in
-``support/failover_moves.py``, is written from the rules alone.
+``support/failover_judge.py``, is written from the rules alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import pytest
 from diting.core.failover import decide
 from diting.core.failover_state import FailoverState
 from diting.core.failover_table import Phase
-from support.failover_moves import MOVES, POLICY, Node, check, lives, tick, walk
+from support.failover_judge import POLICY, Node, check, lives
+from support.failover_moves import MOVES, tick, walk
 from support.failover_world import STEP, TARGET, World, replace
 
 

@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from diting.core.gate_policy import DEFAULT_POLICY
 from diting.guards.etcd import encode
 from diting.lab import instance as lab
 from support.etcd_cluster import EtcdCluster
@@ -82,6 +83,8 @@ class Place:
         self.told: list[str] = []
         self.gate = root / "gate"
         self.gate.mkdir()
+        self.policy = root / "policy.json"
+        self.policy.write_text(json.dumps(DEFAULT_POLICY))
         self.daemons: list[Daemon] = [*self.witnesses.values()]
         self.lease = 0
         self.numbers = itertools.count()
@@ -223,6 +226,7 @@ class Place:
             },
             "proxies": [{"name": "client1", "socket": str(self.proxy_socket)}],
             "gate_dir": str(self.gate),
+            "gate_policy_file": str(self.policy),
             **self._asking(),
             **changes,
         }

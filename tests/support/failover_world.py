@@ -78,6 +78,7 @@ class World:
     maintenance: bool | None = False
     planned: bool | None = False
     elsewhere: int | None = 0
+    refusal: str | None = ""
     recorded: int | None = 0
     """Own fences that are on record in etcd."""
     armed: bool = True
@@ -160,7 +161,14 @@ class World:
             tuple(self.vantage(name) for name in names),
             self.etcd(),
             tuple(Candidate(n, n in self.up, n in self.space, self.now - 0.05) for n in ("pg2", "pg3")),
-            GateView(self.now - 0.01, self.lever, self.maintenance, self.planned, self.elsewhere),
+            GateView(
+                self.now - 0.01,
+                self.lever,
+                self.maintenance,
+                self.planned,
+                self.elsewhere,
+                refusal=self.refusal,
+            ),
             (),
             self.armed,
             self.now + 5 if self.locked else None,
@@ -249,3 +257,12 @@ def play(guard: Guard, world: World, seconds: float, **answers) -> World:
                 world = replace(world, holder=None)
         world = world.after(STEP)
     return world
+
+
+def until(guard, world, name, **answers):
+    """Play until this action is given."""
+    for _tick in range(50):
+        if name in guard.names():
+            return world
+        world = play(guard, world, 0.1, **answers)
+    raise AssertionError(guard.names())

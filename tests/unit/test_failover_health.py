@@ -52,6 +52,7 @@ def test_in_good_weather_nothing_is_wrong(guard, world):
         ({"lever": None}, "the stop-all lever"),
         ({"maintenance": None}, "a maintenance window"),
         ({"planned": None}, "planned work"),
+        ({"refusal": None}, "the gate could not be asked"),
         ({"elsewhere": None}, "how often others have fenced"),
     ],
     ids=str,
@@ -79,6 +80,7 @@ def test_what_passes_is_not_said(guard, world):
 @pytest.mark.parametrize(
     "what",
     [
+        {"refusal": "blacklisted"},
         {"locked": False},
         {"armed": False},
         {"lever": True},

@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from diting.core.failover_view import Answer, Probe, VantageKind
+from diting.core.breaker import Outcome
+from diting.core.failover_view import Answer, GateView, Probe, VantageKind
+from diting.core.gate_policy import DEFAULT_POLICY
 from diting.guards.failover_inputs import GateReader, ViewError, vantage_of
 from diting.guards.probe_book import ProbeBook, as_ages
 from diting.hostio.gate_controls import Controls
-from diting.hostio.gate_store import GateFiles
+from diting.hostio.gate_store import Gate, GateFiles
+from support.gate_place import request_of
 
 SILENT = {
     "answer": "timeout",
@@ -142,9 +145,82 @@ def wall():
 
 @pytest.fixture
 def gate(tmp_path, wall):
-    reader = GateReader(tmp_path, lambda: wall.mono)
-    reader._files.now = lambda: wall.utc
-    return reader
+    return reader(tmp_path, wall)
+
+
+def reader(directory, wall, policy=DEFAULT_POLICY):
+    file = directory.with_name(f"{directory.name}-policy.json")
+    file.write_text(json.dumps(policy))
+    made = GateReader(directory, file, "diting", lambda: wall.mono)
+    made._files.now = lambda: wall.utc
+    return made
+
+
+def test_the_gate_is_asked_what_it_would_say_to_a_failover(gate, tmp_path, wall):
+    assert gate.read(0, 1000.0).refusal == ""
+    assert not (tmp_path / "journal.jsonl").exists(), "asking leaves no trace"
+
+
+RULE = {"scenario": "l4.failover", "why": "w"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rules": [{**RULE, "needs": "person"}]}, "needs 1 approval"),
+        ({"rules": [{**RULE, "needs": "approval"}]}, "needs 1 approval"),
+        ({"rules": []}, "no rule of the policy knows"),
+        ({"blacklist": [{"scenario": "l4.*", "target": "diting", "why": "not this week"}]}, "not this week"),
+        ({"blacklist": [{"scenario": "l4.*", "target": "other", "why": "not this week"}]}, ""),
+    ],
+)
+def test_what_the_policy_keeps_for_people_the_guard_keeps_its_hands_off(tmp_path, wall, change, words):
+    refusal = reader(tmp_path, wall, {**DEFAULT_POLICY, **change}).read(0, 1000.0).refusal
+    assert words in refusal if words else refusal == ""
+
+
+def test_an_open_breaker_of_the_failover_stops_the_guard_too(gate, tmp_path, wall):
+    assert gate.read(0, 1000.0).refusal == ""
+    door = Gate(GateFiles(tmp_path, gate._files.policy_file, now=lambda: wall.utc))
+    for number in range(3):
+        assert door.request(request_of(incident_id=f"i{number}")).decision.allowed
+        how = {"scenario": "l4.failover", "target": "diting", "detail": "x", "actor": "test"}
+        door.complete(incident_id=f"i{number}", outcome=Outcome.FAILED, **how)
+    assert "the breaker of l4.failover on diting is open" in gate.read(0, 1000.0).refusal
+
+
+@pytest.mark.parametrize("broken", ["policy", "memory", "gone"])
+def test_a_gate_that_cannot_be_asked_has_not_said_yes(gate, tmp_path, broken):
+    if broken == "policy":
+        gate._files.policy_file.write_text("{")
+    elif broken == "memory":
+        (tmp_path / "state.json").write_text("{")
+    else:
+        gate._files.policy_file.unlink()
+    assert gate.read(0, 1000.0).refusal is None
+
+
+def test_lever_and_window_are_left_to_rules_that_know_no_wall_clock(gate, tmp_path, wall):
+    (tmp_path / "STOP").touch()
+    files = GateFiles(tmp_path, now=lambda: wall.utc)
+    Controls(files).pause(minutes=10, by="test", reason="kernel update")
+    view = gate.read(0, 1000.0)
+    assert (view.lever, view.maintenance, view.refusal) == (True, True, "")
+
+
+def test_the_gate_is_asked_anew_only_when_something_has_changed(gate, tmp_path, wall, monkeypatch):
+    asked = []
+    judge = Gate.request
+    monkeypatch.setattr(Gate, "request", lambda *given, **more: asked.append(1) or judge(*given, **more))
+    for _time in range(20):
+        gate.read(0, 1000.0)
+    assert len(asked) == 1
+    (tmp_path / "STOP").touch()
+    gate.read(0, 1000.0)
+    assert len(asked) == 2
+    wall.mono += 61
+    gate.read(0, 1000.0)
+    assert len(asked) == 3, "a breaker half opens by time alone"
 
 
 def seen(gate, elsewhere=0, at=1000.0):
@@ -158,7 +234,7 @@ def test_a_quiet_gate_is_read_as_real_values(gate):
 
 
 def test_a_gate_that_is_not_there_says_nothing(tmp_path):
-    view = GateReader(tmp_path / "none").read(0, 1.0)
+    view = GateReader(tmp_path / "none", tmp_path / "policy", "diting").read(0, 1.0)
     assert (view.lever, view.maintenance, view.planned_work) == (None, None, None)
 
 
@@ -190,6 +266,34 @@ def test_a_clock_step_neither_opens_nor_closes_a_window(gate, tmp_path, wall, st
     assert seen(gate)[1] is True
     wall.mono += 2
     assert seen(gate)[1] is False
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(hours=-1)])
+def test_a_clock_step_and_a_restart_neither_open_nor_close_a_window(gate, tmp_path, wall, step):
+    """The next life sees the same files for the first time, with a clock that has been set meanwhile."""
+    files = GateFiles(tmp_path, now=lambda: wall.utc)
+    Controls(files).pause(minutes=10, by="test", reason="kernel update")
+    first = gate.read(0, 1000.0)
+    assert first.maintenance is True
+    wall.utc += step
+    wall.mono += 100
+    again = reader(tmp_path, wall)
+    again.remember(GateView.from_dict(json.loads(json.dumps(first.as_dict()))).ends)
+    wall.mono += 499
+    assert seen(again)[1] is True
+    wall.mono += 2
+    assert seen(again)[1] is False
+
+
+def test_another_window_is_not_taken_for_the_one_that_was_remembered(gate, tmp_path, wall):
+    files = GateFiles(tmp_path, now=lambda: wall.utc)
+    Controls(files).pause(minutes=10, by="test", reason="kernel update")
+    ends = gate.read(0, 1000.0).ends
+    Controls(files).pause(minutes=60, by="test", reason="longer than thought")
+    again = reader(tmp_path, wall)
+    again.remember(ends)
+    wall.mono += 3000
+    assert seen(again)[1] is True
 
 
 @pytest.mark.parametrize("name", ["maintenance.json", "state.json"])

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from diting.core.failover import decide
 from diting.core.failover_state import FailoverState
 from diting.core.failover_table import Phase
-from diting.core.failover_view import Outcome
+from diting.core.failover_view import GateEnd, Outcome
+from diting.guards.failover import FailoverGuard
 from support.failover_world import POLICY, Guard, Result, World, play, replace, settle
 
 RESULTS = ("fence", "read_back", "isolate", "unisolate", "release", "tell_proxies", "power_on")
@@ -109,6 +113,23 @@ def test_a_release_that_may_have_gone_out_is_only_watched():
         play(again, replace(then, holder=holder), 7)
         assert "release" not in again.names()
         assert again.names()[-1] == last
+
+
+def test_the_ends_of_the_gates_windows_survive_and_are_saved_when_they_change():
+    ends = (GateEnd("pause 2026", 1600.0),)
+    guard = Guard()
+    world = settle(guard, World())
+    seen = world.see()
+    before = guard.state
+    seen = dataclasses.replace(seen, gate=dataclasses.replace(seen.gate, ends=ends))
+    state, _actions = decide(before, seen, world.now, guard.policy)
+    assert state.gate_ends == ends
+    keeps = FailoverGuard.keeps
+    assert keeps(None, before, state)
+    assert not keeps(None, state, state)
+    again = FailoverState.from_dict(state.as_dict())
+    other, _actions = decide(again, dataclasses.replace(seen, run="x", boot="boot-2"), 20.0, guard.policy)
+    assert other.gate_ends == ends, "what is seen in the new boot is of the new boot"
 
 
 def test_a_reboot_of_the_control_host_counts_its_fences_as_new():

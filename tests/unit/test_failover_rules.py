@@ -82,6 +82,8 @@ def test_a_lone_restart_in_an_outage_still_knows_whom_it_saw(guard, world):
         ({"maintenance": None}, "could not be read"),
         ({"planned": True}, "planned work"),
         ({"planned": None}, "could not be read"),
+        ({"refusal": "l4.failover on diting needs 1 approval(s)"}, "the gate refuses: l4.failover on diting"),
+        ({"refusal": None}, "the gate could not be asked"),
         ({"paused": True}, "Patroni is paused"),
         ({"paused_by_hand": True}, "the guard is paused"),
         ({"elsewhere": 1}, "1 fences within 900 s"),

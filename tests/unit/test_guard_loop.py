@@ -79,6 +79,16 @@ def test_what_came_before_is_written_beside_the_probes_and_not_in_their_way(worl
     assert replayed(world).ok
 
 
+def test_what_must_survive_is_saved_in_peace_too(world):
+    """Killed with -9 in peace, a guard still knows what it says it must."""
+    world.guard.keeps = lambda before, after: before is None or after.cooled != before.cooled
+    world.cycles(20, 20)
+    assert world.parts.store.load() is not None
+    world.parts.store.state_file.unlink()
+    world.cycles(20, 20, begin=False)
+    assert not world.parts.store.state_file.exists(), "and what has not changed is not written again"
+
+
 def test_what_is_done_is_not_unfinished_any_more(world):
     world.cycles(20, 35)
     assert world.parts.store.load().unfinished == ()

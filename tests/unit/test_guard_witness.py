@@ -130,6 +130,27 @@ def test_what_was_carried_out_and_what_failed_is_told_apart():
     assert (status, "not permitted" in answer["error"]) == (503, True)
 
 
+def test_a_last_look_is_begun_once_however_often_it_is_asked_for():
+    """The control host asks every 30 ms; a look that began anew each time would never end."""
+    looks = []
+
+    async def run():
+        guard = WitnessGuard(config(), Ports(), None)
+
+        async def look():
+            looks.append("anew")
+
+        guard._probes.look_anew = look
+        guard._local.look_soon = lambda: looks.append("local")
+        for number in ("a", "a", "a", "b", "b"):
+            await guard.view({"target": "pg1", "hurry": "0.2", "anew": number})
+        await guard.view({"target": "pg1", "hurry": "0.2"})
+        await guard.close()
+
+    asyncio.run(run())
+    assert looks == ["local", *["anew", "local"] * 2]
+
+
 def test_taking_back_is_never_refused():
     assert not refusal(wish(address="10.0.0.41", hold=None, before=0.0), POLICY, 1000.0, paused=True)
 

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from diting.lab import hosts, podman, powerloss, records, teardown
+from diting.lab import podman, powerloss, records, teardown
 from diting.lab.instance import parse
 from diting.lab.podman import Power
 from diting.lab.power_client import PowerClientError
@@ -254,32 +254,3 @@ def test_a_labs_containers_are_known_by_label_or_name(tmp_path):
 def test_only_ssh_is_closed():
     sockets = 'ESTAB 0 0 10.0.0.1:1 10.89.99.11:22 users:(("ssh",pid=12,fd=3))\nESTAB 0 0 a b users:(("psql",pid=13,fd=3))\n'
     assert teardown.ssh_clients(sockets) == [12]
-
-
-class Machine:
-    """Stands in for podman and the kernel under one host; remembers what was done, in order."""
-
-    def __init__(self, monkeypatch):
-        self.running = True
-        self.done = []
-        monkeypatch.setattr(podman, "processes_of", lambda _identity: [10, 11] if self.running else [])
-        monkeypatch.setattr(hosts, "link_of", lambda pid: f"veth{pid}")
-        monkeypatch.setattr(hosts, "set_link", lambda link, *, up: self.done.append((link, up)))
-
-    def inspect(self, name):
-        return podman.Container(
-            "id", name, "running" if self.running else "exited", 10 if self.running else 0
-        )
-
-    def run(self, *words):
-        self.done.append(words[0])
-        self.running = False
-
-
-def test_power_goes_without_a_farewell_on_the_wire(monkeypatch, tmp_path):
-    machine = Machine(monkeypatch)
-    backend = hosts.PodmanHosts(parse(LAB, tmp_path), machine)
-    assert backend.off("pg1") is True
-    assert machine.done == [("veth10", False), "kill"]
-    assert backend.off("pg1") is False
-    assert machine.done == [("veth10", False), "kill"]

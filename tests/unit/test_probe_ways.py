@@ -306,6 +306,34 @@ def test_a_connection_that_did_not_stand_when_it_was_given_up_is_none():
         assert full
 
 
+def test_a_last_look_begins_at_once_and_drops_what_is_under_way():
+    """What was asked before the read-back cannot be the look after it; waiting for its timeout would only cost time."""
+    slow = PACE.model_copy(update={"tcp_timeout_seconds": 0.25, "slow_timeout_seconds": 0.8})
+    ways = {"tcp": Said(None), "rest": Said(None), "sql": Said(None)}
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        probes = PrimaryProbes(lambda _target: ways, slow, loop, lambda: None)
+        probes.aim(Target("pg1", "10.0.0.1"))
+        await asyncio.sleep(3.1)
+        before = {way: said.asked for way, said in ways.items()}
+        asked_at = loop.time()
+        await probes.look_anew()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        begun = {way: said.asked - before[way] for way, said in ways.items()}
+        await asyncio.sleep(0.26)
+        found = {way: probes.probe(way) for way in ways}
+        await probes.close()
+        return asked_at, begun, found
+
+    asked_at, begun, found = virtual_time.run(run())
+    assert begun == {"tcp": 1, "rest": 1, "sql": 0}, "a commit is left to wait: it is no look"
+    for way in ("tcp", "rest"):
+        assert found[way].tried_at >= asked_at, way
+        assert found[way].failing_since < asked_at - 2, "and what was silent before goes on being so"
+
+
 @pytest.mark.parametrize("way", ["tcp", "rest", "sql"])
 def test_a_way_that_breaks_in_our_own_hands_is_asked_again(way):
     """Whatever it is, it must not leave the guard without this way for ever, and nobody knowing."""

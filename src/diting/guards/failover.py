@@ -46,7 +46,9 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         super().__init__(config, ports)
         self._run = secrets.token_hex(8)
         self._boot = ports.clock.boot_id()
-        self._gate = GateReader(config.gate_dir, ports.clock.monotonic)
+        self._gate = GateReader(
+            config.gate_dir, config.gate_policy_file, config.cluster, ports.clock.monotonic
+        )
         self._probes = PrimaryProbes(
             lambda target: ways_to(target, config.identity, config.account, config.rest),
             config.pace,
@@ -141,6 +143,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             for client in self._clients.values():
                 # Quick probes of a server that hangs would only fill its queue.
                 client.hurry(0.5, probes=tcp.failing_since is not None)
+                client.prepare()
             if self._etcd is not None:
                 self._etcd.hurry(0.5)
         self.wake.set()
@@ -213,10 +216,11 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             raise RuntimeError("not started")
         if action.name == "last_look":
             seconds = min(2.0, float(action.args["deadline_seconds"]))
-            self._probes.hurry(seconds)
             for client in self._clients.values():
-                client.hurry(seconds, probes=True)
+                client.look_anew(seconds)
             etcd.hurry(seconds)
+            self._probes.hurry(seconds)
+            await self._probes.look_anew()
             return {"begun": True}
         begun = hands.begin(action)
         if action.name == "move_etcd_leader":
@@ -238,11 +242,17 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         saved: FailoverState,
         unfinished: Sequence[Action],  # noqa: ARG002 - the decision takes every action as perhaps begun
         *,
-        same_boot: bool,  # noqa: ARG002 - the decision sees it by the boot's name
+        same_boot: bool,
         now: float,  # noqa: ARG002
     ) -> FailoverState:
         """What an earlier life knew, also over a reboot: :func:`diting.core.failover.decide` knows what it is worth."""
+        if same_boot:
+            self._gate.remember(saved.gate_ends)
         return saved
+
+    def keeps(self, before: FailoverState | None, after: FailoverState) -> bool:
+        """See :class:`Guard`."""
+        return after.gate_ends != (() if before is None else before.gate_ends)
 
 
 GUARD = FailoverGuard

@@ -162,7 +162,15 @@ class FailoverConfig(Strict):
     fencing: Fencing = Field(description="How a host is switched off and on")
     proxies: list[Proxy] = Field(default_factory=list, description="Proxies that are told")
     gate_dir: AbsolutePath = Field(Path("/var/lib/diting/gate"), description="Files of the gate, only read")
+    gate_policy_file: AbsolutePath = Field(
+        Path("/etc/diting/gate/policy.json"), description="Its policy: a fence is a failover to it"
+    )
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}), description="When what is done")
+
+    @property
+    def cluster(self) -> str:
+        """Patroni's scope, the name that the gate knows the cluster by."""
+        return self.etcd.prefix.strip("/").rpartition("/")[2]
 
     @property
     def endpoints(self) -> list[str]:

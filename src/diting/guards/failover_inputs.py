@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.failover_view import (
     Answer,
     Candidate,
+    GateEnd,
     GateView,
     Probe,
     Vantage,
@@ -19,13 +20,18 @@ from ..core.failover_view import (
     latest_moment,
 )
 from ..core.gate_state import Memory, Pause, Unreadable
-from ..hostio.gate_store import GateFiles, read_lever
+from ..hostio.gate_store import Gate, GateFiles, read_lever
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 OPERATE = "operate."
+SCENARIO = "l4.failover"
+ASK_AGAIN_SECONDS = 60.0
+"""What the gate says changes with its files; and a breaker half opens with time alone."""
+UNREADABLE = frozenset({"policy_unreadable", "state_unreadable", "pause_unreadable"})
+JUDGED_HERE = frozenset({"stopped", "paused"})
 FENCES_FRESH_SECONDS = 10.0
 """An election of etcd is over by then. A count of others' fences stays right for as long as the lock among guards is held."""
 
@@ -103,6 +109,10 @@ def _truth(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def _pause_key(pause: Pause) -> str:
+    return f"pause until {pause.until.isoformat()}"
+
+
 class GateReader:
     """The gate's word, read from its files when they have changed.
 
@@ -110,14 +120,28 @@ class GateReader:
     seen, so that a clock step afterwards neither opens nor closes a window.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._files = GateFiles(directory)
+    def __init__(
+        self,
+        directory: Path,
+        policy_file: Path,
+        cluster: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._files = GateFiles(directory, policy_file)
+        self._cluster = cluster
         self._clock = clock
+        self._refused: str | None = None
+        self._asked_at: float | None = None
         self._stamps: dict[str, Any] = {}
+        self._known: dict[str, float] = {}
         self._pause_until: float | None = None
         self._pause: Pause | Unreadable | None = None
         self._memory: Memory | Unreadable = Unreadable("not read yet")
         self._due: dict[tuple[str, str, str], float] = {}
+
+    def remember(self, ends: Iterable[GateEnd]) -> None:
+        """What an earlier life of this boot has seen: the same windows end when it said they would."""
+        self._known = {end.key: end.until for end in ends}
 
     def read(self, fences_elsewhere: int | None, fences_read_at: float | None) -> GateView:
         """The view now; its age is that of the files. ``fences_elsewhere`` was asked of etcd at ``fences_read_at``."""
@@ -125,9 +149,51 @@ class GateReader:
         if fences_read_at is None or now - fences_read_at > FENCES_FRESH_SECONDS:
             fences_elsewhere = None
         if not self._files.directory.is_dir():
-            return GateView(now, None, None, None, fences_elsewhere)
+            return GateView(now, None, None, None, fences_elsewhere, None)
         lever = read_lever(self._files.lever_file) is not None
-        return GateView(now, lever, self._maintenance(now), self._planned(now), fences_elsewhere)
+        maintenance, planned = self._maintenance(now), self._planned(now)
+        ends = tuple(GateEnd(key, until) for key, until in sorted(self._ends().items()))
+        return GateView(now, lever, maintenance, planned, fences_elsewhere, self._refusal(now), ends)
+
+    def _refusal(self, now: float) -> str | None:
+        files = self._files
+        paths = (
+            files.policy_file,
+            files.lever_file,
+            files.pause_file,
+            files.state_file,
+            files.journal.path,
+        )
+        old = self._asked_at is None or now - self._asked_at >= ASK_AGAIN_SECONDS
+        if self._is_new("gate", *paths) or old or self._refused is None:
+            self._asked_at = now
+            self._refused = self._ask()
+        return self._refused
+
+    def _ask(self) -> str | None:
+        """What the gate would say to a failover now. Asked in peace, so that nobody waits for a lock when it counts."""
+        request: dict[str, Any] = {
+            "scenario": SCENARIO,
+            "kind": "recover",
+            "target": self._cluster,
+            "trigger": "automated",
+            "actor": "guard failover",
+            "incident_id": "asked in advance",
+            "plan": {"scenario": SCENARIO, "target": self._cluster, "by": "guard failover"},
+            "approvals": [],
+            "override_reason": None,
+            "environment": None,
+        }
+        reasons = Gate(self._files).request(request, predict=True).decision.reasons
+        if any(reason.code in UNREADABLE for reason in reasons):
+            return None
+        return "; ".join(reason.message for reason in reasons if reason.code not in JUDGED_HERE)
+
+    def _ends(self) -> dict[str, float]:
+        ends = {f"run {' '.join(key)}": due for key, due in self._due.items()}
+        if isinstance(self._pause, Pause) and self._pause_until is not None:
+            ends[_pause_key(self._pause)] = self._pause_until
+        return ends
 
     def _is_new(self, name: str, *paths: Path) -> bool:
         stamp: list[tuple[int, int, int] | None] = []
@@ -148,7 +214,8 @@ class GateReader:
             self._pause = self._files.pause()
             self._pause_until = None
             if isinstance(self._pause, Pause):
-                self._pause_until = now + (self._pause.until - self._files.now()).total_seconds()
+                left = (self._pause.until - self._files.now()).total_seconds()
+                self._pause_until = self._known.get(_pause_key(self._pause), now + left)
         if isinstance(self._pause, Unreadable):
             return None
         return self._pause_until is not None and now < self._pause_until
@@ -165,7 +232,8 @@ class GateReader:
                     for run in self._memory.runs
                     if run.scenario.startswith(OPERATE)
                 }
-                self._due = {key: self._due.get(key, now + seconds) for key, seconds in left.items()}
+                known = {key: self._known.get(f"run {' '.join(key)}", now + left[key]) for key in left}
+                self._due = {key: self._due.get(key, until) for key, until in known.items()}
         if isinstance(self._memory, Unreadable):
             return None
         return any(now < due for due in self._due.values())

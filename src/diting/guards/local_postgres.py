@@ -46,20 +46,25 @@ class LocalPostgres:
         self._min_free = min_free_bytes
         self._clock = clock
         self._changed = changed
+        self._soon = asyncio.Event()
         self._conn: pq.abc.PGconn | None = None
         self._stamp: str | None = None
         self._fed_at: float | None = None
         self.walreceiver: WalReceiver | None = None
         self.candidate = Candidate(name)
 
+    def look_soon(self) -> None:
+        """Look again without waiting for the next look's time."""
+        self._soon.set()
+
     async def run(self, interval_seconds: float, timeout_seconds: float, hurry: asyncio.Event) -> None:
-        """Look without end, at once when ``hurry`` is set."""
+        """Look without end, more often while ``hurry`` is set."""
         while True:
+            self._soon.clear()
             await self.look(timeout_seconds)
-            wait = 0.1 if hurry.is_set() else interval_seconds
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await (asyncio.sleep(wait) if hurry.is_set() else hurry.wait())
+                async with asyncio.timeout(0.1 if hurry.is_set() else interval_seconds):
+                    await self._soon.wait()
 
     async def look(self, timeout_seconds: float) -> None:
         """Look once. What could not be seen is None, and a database that does not answer is not up."""

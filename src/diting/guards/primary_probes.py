@@ -72,10 +72,11 @@ class PrimaryProbes:
         self._books = {way: ProbeBook() for way in WAYS}
         if target is not None:
             self._ways = self._make_ways(target)
-            self._tasks = [
-                asyncio.create_task(self._loop(name, way, self._books[name]), name=f"probe {name}")
-                for name, way in self._ways.items()
-            ]
+            self._tasks = [self._begin(name) for name in self._ways]
+
+    def _begin(self, name: str) -> asyncio.Task[None]:
+        loop = self._loop(name, self._ways[name], self._books[name])
+        return asyncio.create_task(loop, name=f"probe {name}")
 
     def probe(self, way: str) -> Probe:
         """What is known by one of :data:`WAYS`."""
@@ -91,6 +92,18 @@ class PrimaryProbes:
             self._calm.cancel()
         self._calm = loop.call_at(end, self._calm_down)
         self._hurry.set()
+
+    async def look_anew(self) -> None:
+        """Ask by TCP and REST at once; what is under way by them was asked too early, and is given up."""
+        tasks = self._tasks
+        self._tasks = mine = list[asyncio.Task[None]]()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._give_up("rest")
+        # Unless somebody else has begun anew, or with another target, meanwhile.
+        if self._tasks is mine:
+            self._tasks = [self._begin(name) for name in self._ways]
 
     def _calm_down(self) -> None:
         self._calm = None

@@ -100,9 +100,11 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
         self._done: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._one_order = asyncio.Lock()
         self._serial = 0
+        self._anew = ""
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._removal: asyncio.TimerHandle | None = None
+        self._calm: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._server = WitnessServer(self, config.clients)
         self._probes = PrimaryProbes(
@@ -154,8 +156,9 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
             task.cancel()
         await self._probes.close()
         self._local.close()
-        if self._removal is not None:
-            self._removal.cancel()
+        for timer in (self._removal, self._calm):
+            if timer is not None:
+                timer.cancel()
         with contextlib.suppress(OSError):
             self._sweep()
 
@@ -230,6 +233,10 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
             self._aim(query["target"])
         if "hurry" in query:
             self._hasten(min(5.0, float(query["hurry"])))
+        if query.get("anew", self._anew) != self._anew:
+            self._anew = query["anew"]
+            await self._probes.look_anew()
+            self._local.look_soon()
         wait = min(_LONGEST_WAIT_SECONDS, float(query.get("wait", "0")))
         if wait > 0 and query.get("seen") == str(self._serial):
             self._news.clear()
@@ -248,8 +255,15 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
 
     def _hasten(self, seconds: float) -> None:
         self._probes.hurry(seconds)
-        self._hurry.set()
-        asyncio.get_running_loop().call_later(seconds, self._hurry.clear)
+        if not self._hurry.is_set():
+            self._hurry.set()
+            self._local.look_soon()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        if self._calm is None or self._calm.when() < end:
+            if self._calm is not None:
+                self._calm.cancel()
+            self._calm = loop.call_at(end, self._hurry.clear)
 
     def _view(self) -> dict[str, Any]:
         now = self.ports.clock.monotonic()

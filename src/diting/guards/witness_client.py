@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .runtime.ports import Clock
 
 _LIMIT_BYTES = 65536
+_PREPARE_SECONDS = 1.0
 _ERRORS = (
     OSError,
     TimeoutError,
@@ -38,13 +40,31 @@ class Line:
         self._host, self._port = parts.hostname or "", parts.port or 7444
         self._context = context
         self._kept: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._turn = asyncio.Lock()
+
+    def is_lost(self) -> bool:
+        """Whether the kept connection was closed by the other end, which it does with idle ones."""
+        return self._kept is not None and (self._kept[0].at_eof() or self._kept[1].transport.is_closing())
+
+    def is_open(self) -> bool:
+        """Whether there is a connection that a question could go by at once."""
+        return self._kept is not None and not self.is_lost()
+
+    async def open(self, seconds: float) -> None:
+        """Have a connection before it is needed. Raises :class:`WitnessError`."""
+        try:
+            async with asyncio.timeout(seconds), self._turn:
+                await self._connected()
+        except _ERRORS as error:
+            self.drop()
+            raise WitnessError(f"{self._host}: {str(error) or type(error).__name__}") from error
 
     async def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
     ) -> tuple[int, dict[str, Any]]:
         """Status and answer. Raises :class:`WitnessError`; the connection is given up then."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds), self._turn:
                 return await self._ask(method, path, body)
         except _ERRORS as error:
             self.drop()
@@ -56,11 +76,7 @@ class Line:
     async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None
     ) -> tuple[int, dict[str, Any]]:
-        if self._kept is None:
-            self._kept = await asyncio.open_connection(
-                self._host, self._port, ssl=self._context(), limit=_LIMIT_BYTES
-            )
-        reader, writer = self._kept
+        reader, writer = await self._connected()
         data = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(data)}\r\n\r\n"
         writer.write(head.encode("ascii") + data)
@@ -72,6 +88,15 @@ class Line:
         if not isinstance(found, dict):
             raise ValueError("the answer is no object")  # noqa: TRY004 - one kind for one kind of trouble
         return int(answer.split(" ", 2)[1]), found
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.is_lost():
+            self.drop()  # before anything is sent: an order must never be sent twice to find that out
+        if self._kept is None:
+            self._kept = await asyncio.open_connection(
+                self._host, self._port, ssl=self._context(), limit=_LIMIT_BYTES
+            )
+        return self._kept
 
     def drop(self) -> None:
         """Abort the connection."""
@@ -103,7 +128,20 @@ class WitnessClient:
         self._changed = changed
         self._looks, self._orders = Line(url, context), Line(url, context)
         self._quick_until = self._probe_until = 0.0
+        self._anew_until = 0.0
+        self._anew = 0
+        self._born = secrets.token_hex(4)
         self._quick = asyncio.Event()
+        self._preparing: asyncio.Task[None] | None = None
+
+    def prepare(self) -> None:
+        """Open the line for orders, should one be needed soon."""
+        if not self._orders.is_open() and (self._preparing is None or self._preparing.done()):
+            self._preparing = asyncio.create_task(self._prepare())
+
+    async def _prepare(self) -> None:
+        with contextlib.suppress(WitnessError):
+            await self._orders.open(_PREPARE_SECONDS)
 
     def hurry(self, seconds: float, *, probes: bool) -> None:
         """Look again and again without waiting for news, for ``seconds``; with ``probes`` the witness probes quickly, too."""
@@ -112,6 +150,12 @@ class WitnessClient:
         if probes:
             self._probe_until = max(self._probe_until, end)
         self._quick.set()
+
+    def look_anew(self, seconds: float) -> None:
+        """Have the witness drop what it has under way and look at once, quickly for ``seconds``."""
+        self._anew += 1
+        self._anew_until = self._clock.monotonic() + seconds
+        self.hurry(seconds, probes=True)
 
     async def run(self) -> None:
         """Look without end."""
@@ -142,6 +186,8 @@ class WitnessClient:
         probe_seconds = self._probe_until - self._clock.monotonic()
         if probe_seconds > 0:
             words.append(f"hurry={min(1.0, probe_seconds):.2f}")
+            if self._clock.monotonic() < self._anew_until:
+                words.append(f"anew={self._name_of_look()}")
         elif quick_seconds <= 0 and self.view is not None:
             words += [f"wait={self._wait}", f"seen={self.view.get('serial')}"]
         asked_at = self._clock.monotonic()
@@ -153,6 +199,10 @@ class WitnessClient:
         self.trouble = ""
         if news:
             self._changed()
+
+    def _name_of_look(self) -> str:
+        # Unlike any that an earlier life of this host has asked for.
+        return f"{self._born}-{self._anew}"
 
     def _note_trouble(self, words: str) -> None:
         if words != self.trouble:
@@ -166,5 +216,7 @@ class WitnessClient:
 
     def close(self) -> None:
         """Give the connections up."""
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._looks.drop()
         self._orders.drop()

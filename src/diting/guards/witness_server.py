@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The witness's address: HTTP/1.1 over mutual TLS with connections that are kept, for the control host alone.
 
-``GET /v1/view?target=NAME[&wait=SECONDS&seen=SERIAL][&hurry=SECONDS]``
+``GET /v1/view?target=NAME[&wait=SECONDS&seen=SERIAL][&hurry=SECONDS][&anew=NAME]``
     What the witness saw, ages relative to the answer. With ``wait`` the answer comes when something is newer than ``seen``.
+    A name in ``anew`` that was not in the question before has it drop what is under way and look at once.
 ``POST /v1/isolate`` ``{"address", "hold_seconds"}`` and ``POST /v1/unisolate`` ``{"address"}``
     200 when it is done, 403 when it is refused, 503 when nobody can tell.
 """

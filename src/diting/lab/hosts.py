@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import signal
 import socket
 import struct
 import subprocess
@@ -12,12 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from diting.lab.podman import Podman, PodmanError, Power, look, power_state
+from diting.lab.podman import Podman, PodmanError, Power, init_of, look, power_state, processes_of
 
 if TYPE_CHECKING:
     from diting.lab.instance import Instance
 
 SWITCH_DEADLINE_SECONDS = 30.0
+CUT_DEADLINE_SECONDS = 2.0
 SIOCSIFFLAGS = 0x8914  # linux/sockios.h
 IFF_UP = 0x1
 
@@ -38,10 +41,27 @@ class Hosts(Protocol):
         ...
 
 
+def peer_of(inner: Path, outer: Path = Path("/sys/class/net")) -> str | None:
+    """The link in ``outer`` that is the other end of ``inner`` (a link's folder in another network's sysfs)."""
+    try:
+        index, peer = ((inner / name).read_text().strip() for name in ("ifindex", "iflink"))
+        if index == peer:
+            return None  # no pair, or one that cannot be told from none
+        for entry in outer.iterdir():
+            numbers = ((entry / name).read_text().strip() for name in ("ifindex", "iflink"))
+            if tuple(numbers) == (peer, index):
+                return entry.name
+    except OSError:  # a link went while we looked, or its network cannot be read
+        return None
+    return None
+
+
 def link_of(pid: int) -> str | None:
     """The machine's end of a container's veth pair, by the init process; None when it has none."""
     if pid <= 0:
         return None
+    if (found := peer_of(Path(f"/proc/{pid}/root/sys/class/net/eth0"))) is not None:
+        return found
     try:
         done = subprocess.run(
             ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-o", "link", "show", "dev", "eth0"],
@@ -89,7 +109,15 @@ class PodmanHosts:
         self._podman = podman
 
     def state(self, host: str) -> tuple[Power, str]:
-        """State of the host's container, from podman and the kernel."""
+        """State of the host's container, from podman and the kernel.
+
+        That no process of it is left is the kernel's word alone, so podman is not asked for it.
+        """
+        identity = self._podman.identity(self._instance.container(host))
+        if identity is not None:
+            with contextlib.suppress(OSError):
+                if not processes_of(identity):
+                    return Power.OFF, ""
         return power_state(self._podman, self._instance, host)
 
     def on(self, host: str) -> bool:
@@ -124,6 +152,10 @@ class PodmanHosts:
         each socket would notice sooner than it ever will.
         """
         name = self._instance.container(host)
+        identity = self._podman.identity(name)
+        cut = None if identity is None else self._cut(identity)
+        if cut is not None:
+            return cut
         state, _, container = look(self._podman, self._instance, host)
         if state is Power.OFF:
             return False
@@ -146,6 +178,37 @@ class PodmanHosts:
                     f"not off within {SWITCH_DEADLINE_SECONDS:g} s: {why or problem or state.value}"
                 )
             time.sleep(0.05)
+
+    @staticmethod
+    def _cut(identity: str) -> bool | None:
+        """As :meth:`off`, without starting a program; None when that is not enough."""
+        try:
+            processes = processes_of(identity)
+            if not processes:
+                return False
+            if (init := init_of(processes)) is None:
+                return None
+            handle = os.pidfd_open(init)  # from here on the number cannot come to mean another process
+        except OSError:
+            return None
+        try:
+            if init not in processes_of(identity):
+                return None
+            if (link := link_of(init)) is not None:
+                with contextlib.suppress(OSError):  # killed all the same, should the link be gone by now
+                    set_link(link, up=False)
+            # The kernel kills the rest of a PID namespace with its init.
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            deadline = time.monotonic() + CUT_DEADLINE_SECONDS
+            while processes_of(identity):
+                if time.monotonic() >= deadline:
+                    return None
+                time.sleep(0.002)
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
+        return True
 
     def _link_up(self, name: str) -> bool:
         link = link_of(self._podman.inspect(name).pid)

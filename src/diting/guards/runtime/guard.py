@@ -106,6 +106,13 @@ class Guard(ABC, Generic[C, S, O_, P]):
         """
         return saved if same_boot else self.initial()
 
+    def keeps(self, before: S | None, after: S) -> bool:  # noqa: ARG002 - the contract
+        """Whether a change of the state in peace has to survive a crash; ``before`` is what was saved last.
+
+        Whatever leads to an action, and every state that is not steady, is saved in any case.
+        """
+        return False
+
     async def start(self) -> None:
         """Begin what runs beside the cycle (probes, servers). Called once, before the first cycle."""
 

@@ -254,7 +254,7 @@ class Runner:
     async def _save(self, before: Any, state: Any, todo: tuple[Action, ...], incident_id: str | None) -> None:
         moved = self.machine.phase_of(before) is not self.machine.phase_of(state)
         awake = not self.machine.is_steady(state) and state != self._saved_state
-        if not (todo or moved or awake):
+        if not (todo or moved or awake or self.guard.keeps(self._saved_state, state)):
             return
         try:
             saved = self._to_save(state, todo, incident_id)

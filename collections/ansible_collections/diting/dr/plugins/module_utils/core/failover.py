@@ -71,6 +71,8 @@ def _notice(state: FailoverState, seen: Observation, now: float, policy: Failove
         ill = trouble(state, seen, now, policy)
         since = None if not ill else now if state.unable_since is None else state.unable_since
         state = replace(state, unable_since=since) if since != state.unable_since else state
+    if seen.gate.ends != state.gate_ends:
+        state = replace(state, gate_ends=seen.gate.ends)
     order = seen.fence
     if state.order_open and order is not None and order.incident == state.incident:
         state = replace(state, order_open=order.begun and order.outcome is Outcome.UNKNOWN)

@@ -30,6 +30,8 @@ def trouble(state: FailoverState, seen: Observation, now: float, policy: Failove
     ):
         if value is None:
             found.append(f"it cannot be read whether {words}")
+    if gate.refusal is None:
+        found.append("the gate could not be asked whether it would let a failover through")
     if gate.fences_elsewhere is None:
         found.append("it cannot be read how often others have fenced")
     found += [

@@ -27,7 +27,7 @@ def signature(observation: Observation) -> Any:
         [etcd.holder, etcd.mod_revision, etcd.raft_term, etcd.sync_leader, list(etcd.sync_members)],
         [etcd.paused, etcd.etcd_leader, etcd.leave_etcd_leader, etcd.answered_at is None],
         [[c.name, c.up, c.has_space] for c in observation.candidates],
-        [gate.lever, gate.maintenance, gate.planned_work, gate.fences_elsewhere],
+        [gate.lever, gate.maintenance, gate.planned_work, gate.fences_elsewhere, gate.refusal],
         [observation.armed, observation.paused, observation.lock_until is None],
     ]
 

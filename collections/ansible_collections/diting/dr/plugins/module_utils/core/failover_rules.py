@@ -38,6 +38,10 @@ def forbidden(
             found.append(f"it could not be read whether {words}")
         elif value:
             found.append(words)
+    if gate.refusal is None:
+        found.append("the gate could not be asked whether it would let a failover through")
+    elif gate.refusal:
+        found.append(f"the gate refuses: {gate.refusal}")
     if seen.etcd.paused:
         found.append("Patroni is paused")
     if before_fence:

@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass, fields
 
 from .failover_table import Phase
+from .failover_view import GateEnd  # noqa: TC001 - read at run time, by plain
 from .plain import Plain
 
 
@@ -84,6 +85,8 @@ class FailoverState(Plain):
     isolated_until: float | None = None
     fences: tuple[float, ...] = ()
     moved_etcd_at: float | None = None
+    gate_ends: tuple[GateEnd, ...] = ()
+    """For the next life, which must not work them out anew by a clock that was set meanwhile."""
     unable_since: float | None = None
     """Since when something that a fence needs is missing although all is calm."""
     unable_told: bool = False

@@ -19,6 +19,7 @@ __all__ = [
     "Answer",
     "Candidate",
     "EtcdView",
+    "GateEnd",
     "GateView",
     "Observation",
     "Outcome",
@@ -160,7 +161,15 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class GateView:
+class GateEnd:
+    """When something that forbids is over, by the moment it was first seen: the gate's own times are of the wall clock."""
+
+    key: str
+    until: float
+
+
+@dataclass(frozen=True)
+class GateView(Plain):
     """The gate's word. None means that it could not be read, and forbids."""
 
     read_at: float | None = None
@@ -169,6 +178,11 @@ class GateView:
     planned_work: bool | None = None
     fences_elsewhere: int | None = None
     """Fences of this cluster within the window that this guard's own state does not count (another guard's)."""
+    refusal: str | None = None
+    """Why it would not let a failover through, by policy, blacklist or breaker; empty when it would. Lever and window
+    stand above: they are judged without the wall clock."""
+    ends: tuple[GateEnd, ...] = ()
+    """Of windows and planned work that are on file now, over or not."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -50,6 +51,7 @@ class PowerAgent:
         self.incident_id = incident_id
         """May be set anew for each order."""
         self._reason = reason
+        self._kept: http.client.HTTPSConnection | None = None
         try:
             self._context = ssl.create_default_context(cafile=ca_file)
             self._token = credentials(credentials_file, [TOKEN])[TOKEN]
@@ -116,22 +118,47 @@ class PowerAgent:
         raise UnclearError(words)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> tuple[int, Any]:
+        # A question may go by the line that the order left, for it can be asked again over another. An order never does:
+        # over a line that was closed meanwhile nobody could say whether it was heard.
+        kept, self._kept = self._kept, None
+        if kept is not None and method == "GET" and kept.sock is not None:
+            kept.sock.settimeout(seconds)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return self._once(kept, method, path, body)
+        elif kept is not None:
+            kept.close()
         # http.client takes no proxy from the environment: a proxy must not carry what never leaves the site.
         connection = http.client.HTTPSConnection(*self._address, timeout=seconds, context=self._context)
+        try:
+            return self._once(connection, method, path, body)
+        except (OSError, http.client.HTTPException) as error:
+            where = f"{self._address[0]}:{self._address[1]}"
+            raise UnclearError(f"power control at {where}: {error or type(error).__name__}") from error
+
+    def _once(
+        self, connection: http.client.HTTPSConnection, method: str, path: str, body: dict[str, Any] | None
+    ) -> tuple[int, Any]:
+        keeps = False
         try:
             headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             text = answer.read(1 << 20)
-        except (OSError, http.client.HTTPException) as error:
-            where = f"{self._address[0]}:{self._address[1]}"
-            raise UnclearError(f"power control at {where}: {error or type(error).__name__}") from error
+            keeps = answer.isclosed() and not answer.will_close
         finally:
-            connection.close()
+            if not keeps:
+                connection.close()
+        self._kept = connection if keeps else None
         try:
             return answer.status, json.loads(text)
         except ValueError:
             return answer.status, text.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Give a kept connection up."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
 
 def _words(body: Any) -> str:
