@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import itertools
 import json
 import threading
 import time
@@ -12,6 +14,7 @@ from datetime import timedelta
 import pytest
 
 from diting.core import guard_replay, journal
+from diting.guards.runtime.ports import SystemClock
 from diting.guards.runtime.store import MAX_PAUSE_MINUTES, AlreadyRunningError, StoreError, begin_pause
 from support import guard_fakes as toy
 from support.guard_fakes import FakeClock, World
@@ -87,6 +90,56 @@ def test_what_must_survive_is_saved_in_peace_too(world):
     world.parts.store.state_file.unlink()
     world.cycles(20, 20, begin=False)
     assert not world.parts.store.state_file.exists(), "and what has not changed is not written again"
+
+
+@pytest.mark.parametrize(("degrees", "least", "most"), [(20, 0.049, 0.06), (35, 0.001, 0.006)])
+def test_a_guard_that_wakes_itself_is_heard_at_once_when_something_is_wrong(world, degrees, least, most):
+    """In peace it leaves the host its cores; in trouble each of half a dozen hand-overs would cost a wait."""
+    world.runner.interval_seconds = 1.0
+    looks = []
+    original = world.guard.observe
+
+    async def observe(now):
+        looks.append(now)
+        world.guard.wake.set()
+        return await original(now)
+
+    world.guard.observe = observe
+    world.cycles(*[degrees] * 20)
+    pauses = [b - a for a, b in itertools.pairwise(looks[3:])]
+    assert all(least <= pause <= most for pause in pauses), pauses
+
+
+def test_a_stop_is_heeded_without_waiting_for_the_next_cycle():
+    """On the real clock: whoever stops the guard wakes it."""
+
+    async def run():
+        clock, stop, wake = SystemClock(), asyncio.Event(), asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, wake.set)
+        began = time.monotonic()
+        await clock.wait(wake, seconds=60)
+        await clock.wait(seconds=0.05)
+        await clock.wait(stop, wake, seconds=60)
+        before = len(asyncio.all_tasks())
+        await asyncio.sleep(0)
+        return time.monotonic() - began, before
+
+    seconds, tasks = asyncio.run(run())
+    assert 0.09 <= seconds < 5
+    assert tasks == 1
+
+
+def test_the_status_is_shown_at_each_change_and_every_few_seconds(world, monkeypatch):
+    """Written each second it cost more than the probes."""
+    written = []
+    show = world.parts.store.write_status
+    monkeypatch.setattr(
+        world.parts.store, "write_status", lambda found: written.append(found["phase"]) or show(found)
+    )
+    world.runner.interval_seconds = 1.0
+    world.cycles(*[20] * 30, 35)
+    assert written[-1] == "hot"
+    assert 5 <= written.count("calm") <= 9
 
 
 def test_what_is_done_is_not_unfinished_any_more(world):

@@ -40,7 +40,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
 
     machine = failover_machine.MACHINE
     config_model = FailoverConfig
-    default_interval_seconds: ClassVar[float] = 0.5
+    default_interval_seconds: ClassVar[float] = 1.0
 
     def __init__(self, config: FailoverConfig, ports: Ports) -> None:
         super().__init__(config, ports)

@@ -87,10 +87,11 @@ async def _main(loaded: Loaded, ports: Ports) -> int:
     def ask(number: signal.Signals) -> None:
         reasons.append(number.name)
         stop.set()
+        parts.guard.wake.set()
 
+    parts = assemble(loaded, ports)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
-    parts = assemble(loaded, ports)
     contextvars.clear_contextvars()
     async with contextlib.AsyncExitStack() as stack:
         try:

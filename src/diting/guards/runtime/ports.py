@@ -59,12 +59,14 @@ class SystemClock:
         if seconds <= 0 or any(event.is_set() for event in events):
             await asyncio.sleep(0)
             return
+        if len(events) <= 1:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await (events[0].wait() if events else asyncio.sleep(seconds))
+            return
         tasks = [asyncio.ensure_future(event.wait()) for event in events]
         try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                await asyncio.sleep(seconds)
+            await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .ports import Clock
 
 _STALE_CYCLES = 3
-_STALE_FLOOR_SECONDS = 5.0
+_STALE_FLOOR_SECONDS = 15.0
 
 
 def describe(runner: Runner, stopped: str | None) -> dict[str, Any]:
