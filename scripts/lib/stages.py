@@ -119,8 +119,9 @@ def count_junit(path: Path) -> Tally:
     return tally
 
 
-def pytest_stage(*paths: str, limit_seconds: float) -> Callable[[], Tally]:
-    """A stage that is one run of pytest over the paths that exist."""
+def pytest_stage(*paths: str, limit_seconds: float, workers: int = 1) -> Callable[[], Tally]:
+    """A stage that is one run of pytest over the paths that exist; with workers, each takes a file at a time."""
+    spread = ["-n", str(min(workers, os.cpu_count() or 1)), "--dist", "loadfile"] if workers > 1 else []
 
     def stage() -> Tally:
         present = [path for path in paths if any((ROOT / path).rglob("test_*.py"))]
@@ -129,7 +130,7 @@ def pytest_stage(*paths: str, limit_seconds: float) -> Callable[[], Tally]:
         with tempfile.TemporaryDirectory(prefix="diting-junit-") as scratch:
             junit = Path(scratch) / "junit.xml"
             status = call(
-                ["pytest", "-q", f"--junitxml={junit}", *present],
+                ["pytest", "-q", *spread, f"--junitxml={junit}", *present],
                 limit_seconds=limit_seconds,
             )
             tally = count_junit(junit)
@@ -256,9 +257,7 @@ DRILLS_ALL = (
     ("disk_full", ()),
     ("replica_off", ()),
 )
-"""The fault matrix: every fault; stock timings without the guard beside the configured ones; with and without the object store;
-fences that are slow, not known and a consistent lie."""
-
+"""Every fault; stock timings without the guard beside the configured ones; without the store; fences that are slow, unknown, a lie."""
 
 DRILL_INVALID = 2
 """Exit status of a drill that proved nothing."""
@@ -318,11 +317,12 @@ STAGES: dict[str, Stage] = {
             "tests/contract",
             "collections/ansible_collections/diting/dr/tests/unit",
             limit_seconds=600,
+            workers=2,
         ),
     ),
     "process": Stage(
         "real daemons on loopback, pages in a browser",
-        pytest_stage("tests/process", "tests/browser", limit_seconds=1500),
+        pytest_stage("tests/process", "tests/browser", limit_seconds=1500, workers=2),
     ),
     "build": Stage(
         "the wheel and the collection, built and looked into", pytest_stage("tests/build", limit_seconds=300)

@@ -24,6 +24,7 @@ options:
   write_command:
     description:
       - Argument list that commits one write and exits 0 when it was acknowledged.
+      - One that makes no file grow does not see a full file system, since recycled WAL takes commits for a while.
       - Without it no write is tried and the verdict cannot be better than UNKNOWN.
     type: list
     elements: str
