@@ -78,7 +78,9 @@ def test_a_role_that_changed_fails_only_a_fault_that_is_lived_through(tmp_path):
     assert "role_changed" not in {reason["code"] for reason in failed_over["reasons"]}
 
 
-def test_what_the_guard_decided_stands_in_the_timeline_and_ends_the_parts_of_the_time(tmp_path):
+@pytest.mark.parametrize("aside", [0, 3])
+def test_what_the_guard_decided_stands_in_the_timeline_and_ends_the_parts_of_the_time(tmp_path, aside):
+    """Also when the journal was moved aside in the middle of it."""
     sample = Sample(fault="host_off")
 
     def cycle(seconds, phase):
@@ -101,7 +103,9 @@ def test_what_the_guard_decided_stands_in_the_timeline_and_ends_the_parts_of_the
         "retry_timeout": 9,
         "guard": {**guard, "limits": limits},
     }
-    logs = {"ops1.failover.journal.jsonl": journal}
+    logs = {"ops1.failover.journal.jsonl": journal[aside:]}
+    if aside:
+        logs["ops1.failover.journal-20261121T184356766456Z.jsonl"] = journal[:aside]
     report, _told = sealed(tmp_path, "host_off", logs, preset=preset)
     told = [(e["t_seconds"], e["label"]) for e in report["timeline"] if e["source"] == "guard failover"]
     assert told == [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 
 import pytest
 
@@ -57,7 +58,7 @@ async def until(what):
 def test_a_line_is_kept():
     async def run():
         async with Peer() as peer:
-            line = Line(peer.url, lambda: None)
+            line = Line(peer.url, lambda: None, time.monotonic)
             for _time in range(3):
                 assert (await line.ask("GET", "/v1/view", None, 2))[0] == 200
             assert peer.lines == 1
@@ -72,7 +73,7 @@ def test_a_line_that_the_witness_has_closed_meanwhile_is_opened_anew():
     async def run():
         async with Peer() as peer:
             peer.hang_up_after = 1
-            line = Line(peer.url, lambda: None)
+            line = Line(peer.url, lambda: None, time.monotonic)
             await line.ask("POST", "/v1/isolate", {}, 2)
             await until(line.is_lost)
             peer.hang_up_after = None
@@ -86,7 +87,7 @@ def test_a_line_that_the_witness_has_closed_meanwhile_is_opened_anew():
 def test_an_order_is_sent_once_even_when_its_end_is_not_known():
     async def run():
         async with Peer() as peer:
-            line = Line(peer.url, lambda: None)
+            line = Line(peer.url, lambda: None, time.monotonic)
             peer.mute = True
             with pytest.raises(WitnessError):
                 await line.ask("POST", "/v1/isolate", {}, 0.2)
@@ -144,5 +145,30 @@ def test_a_line_that_cannot_be_opened_in_advance_stops_nothing():
         with pytest.raises(WitnessError):
             await client.order("isolate", {}, 1)
         client.close()
+
+    asyncio.run(run())
+
+
+def test_a_line_that_has_been_quiet_is_not_trusted_with_an_order():
+    """A host that lost power says goodbye to nobody: its line looks open until something is sent."""
+
+    async def run():
+        clock = SystemClock()
+        ahead = 0.0
+        clock.monotonic = lambda: time.monotonic() + ahead
+        async with Peer() as peer:
+            client = WitnessClient("pg2", peer.url, lambda: None, 0.5, clock, lambda: None)
+            assert (await client.order("isolate", {}, 2))[0] == 200
+            assert (await client.order("isolate", {}, 2))[0] == 200
+            assert peer.lines == 1
+            ahead = 3.0
+            assert (await client.order("isolate", {}, 2))[0] == 200
+            assert peer.lines == 2
+            ahead = 6.0
+            client.prepare()
+            await until(lambda: peer.lines == 3)
+            assert (await client.order("unisolate", {}, 2))[0] == 200
+            assert peer.lines == 3
+            client.close()
 
     asyncio.run(run())

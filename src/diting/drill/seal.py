@@ -150,9 +150,8 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
         name = log.name.split(".")[0]
         lines = facts.role_timeline(read_lines(log), name, str(drill.get("started_at")))
         write_json_lines(run_dir / "timeline" / f"{name}.roles.jsonl", lines)
-    for log in sorted((run_dir / "logs").glob("*.journal.jsonl")):
-        name, guard = log.name.split(".")[:2]
-        lines = guard_facts.guard_timeline(read_lines(log), name, guard, str(drill.get("started_at")))
+    for (name, guard), records in _guard_journals(run_dir / "logs").items():
+        lines = guard_facts.guard_timeline(records, name, guard, str(drill.get("started_at")))
         write_json_lines(run_dir / "timeline" / f"{name}.{guard}.jsonl", lines)
     farewell = read_lines(run_dir / "logs" / "fin-watch.jsonl")
     drill.update(_sections(collected, about, marks, [*watch, *beside], drill, farewell))
@@ -167,6 +166,15 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
     write_json(run_dir / "drill.json", drill)
     if marks and about:
         write_json(ledger / "judge-input.json", _judge_input(about))
+
+
+def _guard_journals(logs: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Records of each (host, guard); a journal that was moved aside meanwhile sorts before the one that goes on from it."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for log in sorted(logs.glob("*.journal*.jsonl")):
+        name, guard = log.name.split(".")[:2]
+        found.setdefault((name, guard), []).extend(read_lines(log))
+    return found
 
 
 def _sections(

@@ -14,7 +14,6 @@ import re
 import select
 import socket
 import ssl
-import struct
 from typing import TYPE_CHECKING, Protocol
 
 from ..core.failover_view import Answer
@@ -40,7 +39,6 @@ SPACE_SQL = (
 
 _NO_SPACE, _READ_ONLY = "53100:", "25006:"
 _CODED = re.compile(r"[0-9A-Z]{5}:")
-_RESET = struct.pack("ii", 1, 0)
 _GONE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
@@ -68,7 +66,10 @@ def answer_of(error: OSError) -> Answer:
 
 
 class TcpWay:
-    """A connection to PostgreSQL's port, closed by a reset as soon as it stands: no state is left on either side."""
+    """A connection to PostgreSQL's port, closed as soon as it stands.
+
+    In order, not by a reset: PostgreSQL takes a client that says nothing and leaves for monitoring, but logs every reset.
+    """
 
     def __init__(self, target: Target, port: int) -> None:
         self._cut_off = Answer.TIMEOUT
@@ -79,7 +80,6 @@ class TcpWay:
         """OK when the other end's kernel took the connection."""
         with socket.socket(self._family, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             try:
                 await asyncio.get_running_loop().sock_connect(sock, self._address)
             except OSError as error:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LIMIT_BYTES = 65536
 _PREPARE_SECONDS = 1.0
+_TRUSTED_SECONDS = 2.0
+"""A line that has been quiet for longer is opened anew: a host that lost power meanwhile said goodbye to nobody."""
 _ERRORS = (
     OSError,
     TimeoutError,
@@ -35,7 +37,9 @@ class WitnessError(Exception):
 class Line:
     """One connection to one witness, opened when it is needed."""
 
-    def __init__(self, url: str, context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, url: str, context: Callable[[], ssl.SSLContext], now: Callable[[], float]) -> None:
+        self._now = now
+        self._good_at = 0.0
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 7444
         self._context = context
@@ -47,13 +51,17 @@ class Line:
         return self._kept is not None and (self._kept[0].at_eof() or self._kept[1].transport.is_closing())
 
     def is_open(self) -> bool:
-        """Whether there is a connection that a question could go by at once."""
-        return self._kept is not None and not self.is_lost()
+        """Whether there is a connection that a question could go by at once, and that was good a moment ago."""
+        return (
+            self._kept is not None and not self.is_lost() and self._now() - self._good_at <= _TRUSTED_SECONDS
+        )
 
     async def open(self, seconds: float) -> None:
         """Have a connection before it is needed. Raises :class:`WitnessError`."""
         try:
             async with asyncio.timeout(seconds), self._turn:
+                if not self.is_open():
+                    self.drop()
                 await self._connected()
         except _ERRORS as error:
             self.drop()
@@ -87,6 +95,7 @@ class Line:
         found = json.loads(await reader.readexactly(length))
         if not isinstance(found, dict):
             raise ValueError("the answer is no object")  # noqa: TRY004 - one kind for one kind of trouble
+        self._good_at = self._now()
         return int(answer.split(" ", 2)[1]), found
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -96,6 +105,7 @@ class Line:
             self._kept = await asyncio.open_connection(
                 self._host, self._port, ssl=self._context(), limit=_LIMIT_BYTES
             )
+            self._good_at = self._now()
         return self._kept
 
     def drop(self) -> None:
@@ -126,7 +136,7 @@ class WitnessClient:
         self._clock = clock
         self._wait = wait_seconds
         self._changed = changed
-        self._looks, self._orders = Line(url, context), Line(url, context)
+        self._looks, self._orders = (Line(url, context, clock.monotonic) for _ in range(2))
         self._quick_until = self._probe_until = 0.0
         self._anew_until = 0.0
         self._anew = 0
@@ -210,8 +220,14 @@ class WitnessClient:
             self._changed()
 
     async def order(self, name: str, body: Mapping[str, Any], seconds: float) -> tuple[int, str]:
-        """Status and words of an order. Raises :class:`WitnessError` when its end is not known."""
-        status, answer = await self._orders.ask("POST", f"/v1/{name}", body, seconds)
+        """Status and words of an order. Raises :class:`WitnessError` when its end is not known.
+
+        By a line that was good a moment ago, or by a new one: what is found out by sending could not be sent again.
+        """
+        begun = self._clock.monotonic()
+        await self._orders.open(seconds)
+        left = max(0.0, seconds - (self._clock.monotonic() - begun))
+        status, answer = await self._orders.ask("POST", f"/v1/{name}", body, left)
         return status, str(answer.get("error", ""))
 
     def close(self) -> None:
