@@ -56,7 +56,7 @@ def lines_of(records):
 def test_a_failover_is_told_step_by_step_on_the_guards_own_clock(guard, world):
     dead = world.dies()
     records, after = journal(guard, dead, 12)
-    more, _world = journal(guard, replace(after, holder="pg2", mod_revision=9), 4)
+    more, _world = journal(guard, replace(after, holder="pg2", mod_revision=9), 6)
     lines = lines_of([*records, *more])
     assert [line["label"].removeprefix("guard: ") for line in lines] == [
         "no sign of life from the primary",
