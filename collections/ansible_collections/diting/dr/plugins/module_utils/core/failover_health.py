@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .failover_rules import OF_A_PRIMARY, missing
+from .failover_rules import OF_A_PRIMARY, forbidden, missing
 from .failover_signs import is_fresh
 from .failover_state import Death, FailoverPolicy, FailoverState
 from .failover_view import Power
@@ -44,6 +44,13 @@ def trouble(state: FailoverState, seen: Observation, now: float, policy: Failove
         if agent.power is Power.UNKNOWN
     ]
     return found if nobody else found + _never_heard(seen, now, policy)
+
+
+def hindrances(state: FailoverState, seen: Observation, now: float, policy: FailoverPolicy) -> list[str]:
+    """Why no fence could be ordered at this moment, whatever the signs; empty when one could."""
+    return forbidden(state, seen, now, policy, before_fence=True) + [
+        f"not seen: {words}" for words in missing(Death.GONE, state, seen, now, policy)
+    ]
 
 
 def _never_heard(seen: Observation, now: float, policy: FailoverPolicy) -> list[str]:
