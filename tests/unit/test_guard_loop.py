@@ -350,3 +350,4 @@ def test_status_says_what_is_going_on(world):
     assert (found["phase"], found["steady"], found["ready"]) == ("hot", False, True)
     assert found["alerts_firing"] == ["TooHot"]
     assert found["observation"]["degrees"] == 35
+    assert found["state"]["phase"] == "hot"
