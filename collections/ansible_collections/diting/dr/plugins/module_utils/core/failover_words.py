@@ -59,7 +59,9 @@ def _leader_key(seen: Observation, now: float) -> str:
     etcd = seen.etcd
     if etcd.answered_at is None:
         return "never read"
-    holder = "nobody holds it" if etcd.holder is None else f"{etcd.holder} holds it, revision {etcd.mod_revision}"
+    holder = (
+        "nobody holds it" if etcd.holder is None else f"{etcd.holder} holds it, revision {etcd.mod_revision}"
+    )
     paused = "; Patroni is paused" if etcd.paused else ""
     return f"{holder}; read {age(etcd.asked_at, now)}{paused}"
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Line = tuple[str, str]
 """A label, empty where the line above goes on, and words."""
@@ -24,7 +26,9 @@ def plain_lines(values: Mapping[str, Any]) -> list[Line]:
     """One line for each value that is there, for guards without words of their own; ``--json`` has the whole."""
     return [
         ("sees" if number == 0 else "", cut(f"{name}: {_words(value)}"))
-        for number, (name, value) in enumerate((n, v) for n, v in values.items() if v not in (None, "", [], {}))
+        for number, (name, value) in enumerate(
+            (n, v) for n, v in values.items() if v not in (None, "", [], {})
+        )
     ]
 
 
