@@ -96,6 +96,16 @@ def test_any_three_moves_after_the_read_back():
     assert found.released > 0, "a walk in which nothing is ever released has tried nothing"
 
 
+@pytest.mark.parametrize("settles", range(4))
+def test_any_two_moves_while_another_member_settles(settles):
+    """All of the moves, two deep, between the new leader and the return of the fenced host."""
+    start = follow(settled(), *NOMINAL, "tell_proxies=done", "another leads", *["nothing"] * settles)
+    found = walk(start, depth=2)
+    print(f"{found.orders} orders, {found.ticks} decisions")
+    assert found.orders > 650
+    assert Phase.RETURNING in found.phases
+
+
 def test_six_moves_after_the_death():
     """The moves that matter most, six deep, from the first silence: deep enough to release on the way."""
     found = walk(follow(settled(), "dies"), depth=6, moves={name: MOVES[name] for name in FEW})

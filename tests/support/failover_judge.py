@@ -26,6 +26,7 @@ POLICY = FailoverPolicy(
     power_on_pause_seconds=0.1,
     rejoin_seconds=0.8,
     comeback_seconds=1.0,
+    return_after_seconds=0.2,
     suspect_limit_seconds=1.0,
     unable_seconds=1.0,
     fence_max_per_window=2,
@@ -63,6 +64,8 @@ class Judge:
     fences: tuple[float, ...] = ()
     given: tuple[tuple[str, str], ...] = ()
     """(action, incident) of what was ordered and must not be again."""
+    led: tuple[str, int, float] | None = None
+    """Another member that holds the key, the key's revision, and when that was first shown; begun anew with every break."""
     in_flight: bool = False
     """A release has gone out, its end is not known, and it was not withdrawn: it may land at any moment."""
 
@@ -104,7 +107,7 @@ def supported(world: World, revision: int | None = None) -> bool:
 
 def check(node: Node, actions, path) -> Judge:
     """Raises for anything that must never happen; returns what is remembered of it."""
-    world, judge = node.world, node.judge
+    world, judge = node.world, follow_leader(node.world, node.judge)
     for action in actions:
         assert action.name in ACTIONS, path
         incident = str(action.args.get("incident"))
@@ -158,9 +161,28 @@ def check(node: Node, actions, path) -> Judge:
             # Tried again only while that is allowed: people at work on a host must not be surprised.
             assert permitted(world) or ("power_on", incident) not in judge.given, path
             judge = replace(judge, given=(*judge.given, ("power_on", incident)))
+        if action.name == "unisolate" and node.state.phase is Phase.RETURNING:
+            assert settled(world, judge), path
         if action.name == "withdraw":
             judge = replace(judge, in_flight=False)
     return still_right(node, judge, path)
+
+
+def follow_leader(world: World, judge: Judge) -> Judge:
+    """Who leads beside the target. What etcd does not say cannot be known: a change in its silence is shown after it."""
+    if not world.etcd_reads:
+        return judge
+    if world.holder in (None, TARGET):
+        return replace(judge, led=None)
+    same = judge.led is not None and judge.led[:2] == (world.holder, world.mod_revision)
+    return judge if same else replace(judge, led=(world.holder, world.mod_revision, world.now))
+
+
+def settled(world: World, judge: Judge) -> bool:
+    """Whether a fenced host may come back: another member leads and has done so for a while, or time is up."""
+    if judge.ordered_at is not None and world.now - judge.ordered_at > POLICY.comeback_seconds:
+        return True
+    return judge.led is not None and world.now - judge.led[2] >= POLICY.return_after_seconds - 1e-6
 
 
 def still_right(node: Node, judge: Judge, path) -> Judge:

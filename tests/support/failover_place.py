@@ -206,6 +206,7 @@ class Place:
             "hang_seconds": 1.5,
             "fence_max_per_window": 30,
             "comeback_seconds": 60.0,
+            "return_after_seconds": 0.5,
         }
         members = {n: {"address": a} for n, a in ADDRESSES.items()}
         for witness in self.witnesses:

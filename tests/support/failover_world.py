@@ -26,7 +26,13 @@ from diting.core.failover_view import (
 from diting.core.guard import Action
 
 REPLIES = (Answer.REFUSED, Answer.REJECTED, Answer.NO_SPACE, Answer.NO_TEMP, Answer.READ_ONLY)
-POLICY = FailoverPolicy(confirm_seconds=0.3, hang_seconds=2.0, no_space_seconds=2.0, fence_max_per_window=1)
+POLICY = FailoverPolicy(
+    confirm_seconds=0.3,
+    hang_seconds=2.0,
+    no_space_seconds=2.0,
+    fence_max_per_window=1,
+    return_after_seconds=0.2,
+)
 TARGET = "pg1"
 STEP = 0.1
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from diting.core.failover_table import MEANINGFUL, Phase
-from diting.core.failover_view import Outcome, Power
+from diting.core.failover_view import Outcome
 from diting.core.guard_journal import Cycle
 from diting.drill import guard_facts
 from diting.report.timeline import SPLITS
@@ -31,7 +31,7 @@ def journal(guard, world, ticks, *, ts=LATER, **answers):
         records.append({"event": "cycle", "ts": ts, **json.loads(json.dumps(cycle.fields("r")))})
         for action in actions:
             outcome = answers.get(action.name, Outcome.DONE)
-            world = clear(world, action, outcome, Power.OFF)
+            world = clear(world, action, outcome)
             if action.name == "release":
                 world = replace(world, holder=None)
         world = world.after(STEP)
@@ -56,7 +56,7 @@ def lines_of(records):
 def test_a_failover_is_told_step_by_step_on_the_guards_own_clock(guard, world):
     dead = world.dies()
     records, after = journal(guard, dead, 12)
-    more, _world = journal(guard, replace(after, holder="pg2", mod_revision=9), 4)
+    more, _world = journal(guard, replace(after, holder="pg2", mod_revision=9), 6)
     lines = lines_of([*records, *more])
     assert [line["label"].removeprefix("guard: ") for line in lines] == [
         "no sign of life from the primary",

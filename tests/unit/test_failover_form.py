@@ -106,6 +106,9 @@ def test_a_state_that_cannot_be_read_says_where(broken, words):
 def test_a_policy_names_every_bad_limit_at_once():
     with pytest.raises(ValueError, match=r"confirm_seconds.*hang_seconds.*confirm_probes"):
         FailoverPolicy(confirm_seconds=0, hang_seconds=-1, confirm_probes=0)
+    assert FailoverPolicy(return_after_seconds=0).return_after_seconds == 0
+    with pytest.raises(ValueError, match="return_after_seconds: want 0 seconds or more, found -1"):
+        FailoverPolicy(return_after_seconds=-1)
 
 
 def test_a_run_that_went_through_json_decides_the_same(guard, world):

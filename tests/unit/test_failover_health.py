@@ -127,3 +127,28 @@ def test_a_failover_takes_precedence_and_ends_it(guard, world):
     world = play(guard, replace(world, up=()), 60)
     play(guard, replace(world.dies(), up=("pg2",)), 2)
     assert "release" in guard.names()
+
+
+def test_before_the_first_primary_there_is_one_thing_to_say():
+    """At the first converge the guard is there before the database; all that follows from that is no news."""
+    world = World(target=None, holder=None, sync=(), up=(), alive_until=0.0)
+    seen = world.see()
+    silent = tuple(dataclasses.replace(v, tcp=Probe(), rest=Probe(), sql=Probe()) for v in seen.vantages)
+    seen = dataclasses.replace(seen, vantages=silent)
+    state = FailoverState(Phase.STARTING, run=world.run)
+    assert trouble(state, seen, world.now, POLICY) == ["no primary has been seen yet"]
+    # What is wrong beside it is said all the same.
+    silent_etcd = dataclasses.replace(seen, etcd=dataclasses.replace(seen.etcd, accepted_at=None))
+    found = trouble(state, silent_etcd, world.now, POLICY)
+    assert found == ["no primary has been seen yet", "not seen: a write that etcd accepted lately"]
+
+
+def test_a_primary_without_a_name_is_called_the_primary(world):
+    """Somebody who is no member holds the key: nobody is probed."""
+    seen = world.see()
+    silent = tuple(dataclasses.replace(v, tcp=Probe()) for v in seen.vantages)
+    seen = dataclasses.replace(seen, target=None, vantages=silent)
+    state = FailoverState(Phase.WATCHING, target="pg9", mod_revision=7)
+    found = trouble(state, seen, world.now, POLICY)
+    assert "ops1 has never had a good answer of the primary by tcp: none" in found
+    assert "None" not in "; ".join(found)

@@ -84,6 +84,21 @@ def test_it_goes_on_by_a_fresh_read_back(phase):
     assert "release" in again.names()
 
 
+@pytest.mark.parametrize("reboot", [False, True])
+def test_the_wait_for_a_settled_leader_outlives_a_restart_of_the_guard_and_begins_anew_with_the_host(reboot):
+    """The key's revision tells that nothing came between; a clock of another boot tells nothing."""
+    guard = Guard(replace(POLICY, return_after_seconds=5.0))
+    world = play(guard, settle(guard, World()).dies(), 1.2)
+    world = play(guard, replace(world, holder="pg2", mod_revision=9), 3)
+    again, world = killed(guard, world)
+    if reboot:
+        world = replace(world, boot="boot-2", now=20.0, renewed_at=15.0)
+    taken = world.now if reboot else world.now - 3
+    play(again, world, 6)
+    (back,) = [at for at, action in again.done if action.name == "unisolate"]
+    assert back == pytest.approx(taken + 5, abs=0.15)
+
+
 @pytest.mark.parametrize("on", [True, False])
 def test_after_a_restart_the_fenced_host_is_looked_at_before_it_is_ordered_on_again(on):
     guard, world = reach(Phase.REJOINING)

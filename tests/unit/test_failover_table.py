@@ -40,6 +40,9 @@ def test_the_gauges_say_how_ready_it_is_and_nothing_where_nobody_knows():
         "armed": 1.0,
         "fresh_vantages_count": 3.0,
         "etcd_age_seconds": pytest.approx(0.05),
+        "etcd_write_age_seconds": pytest.approx(0.05),
+        # A fence 800 s ago is within the window.
+        "fence_possible": 0.0,
         "lock_held": 1.0,
         "fences_count": 1.0,
         "last_fence_seconds": None,

@@ -15,9 +15,9 @@ import pytest
 
 from diting.core import guard_replay, journal
 from diting.guards.runtime.ports import SystemClock
-from diting.guards.runtime.store import MAX_PAUSE_MINUTES, AlreadyRunningError, StoreError, begin_pause
+from diting.guards.runtime.store import MAX_PAUSE_MINUTES, begin_pause
 from support import guard_fakes as toy
-from support.guard_fakes import FakeClock, World
+from support.guard_fakes import World
 
 
 @pytest.fixture
@@ -255,77 +255,6 @@ def test_an_incident_has_one_id_from_the_first_sign_to_peace(world):
     assert cool["trace_id"] == record["trace_id"]
 
 
-def test_a_killed_guard_goes_on_where_it_was_and_acts_once(tmp_path):
-    clock = FakeClock()
-    first = World(tmp_path, clock)
-    first.cycles(20, 35)
-    second = World(tmp_path, clock)
-    second.cycles(35, 35)
-    assert second.runner.state.cooled == 1
-    assert second.guard.did == []
-    assert second.runner.incident_id == first.runner.incident_id
-    assert replayed(second).ok
-    third = World(tmp_path, clock)
-    third.cycles(20)
-    assert third.parts.notifier.spool.standing() == []
-
-
-def test_an_incident_that_was_over_is_not_taken_up_again(tmp_path):
-    first = World(tmp_path)
-    first.cycles(35, 20)
-    old = next(record["incident_id"] for record in first.records() if record["event"] == "cycle")
-    second = World(tmp_path)
-    second.cycles(35)
-    assert second.runner.incident_id not in (None, old)
-
-
-def test_killed_between_journal_and_action_the_guard_is_told_what_may_be_half_done(tmp_path):
-    first = World(tmp_path)
-    first.guard.on_act = lambda _action: (_ for _ in ()).throw(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        first.cycles(35)
-    first.parts.store.close()
-    second = World(tmp_path)
-    told = []
-    second.guard.revive = lambda saved, unfinished, **kw: told.append((unfinished, kw["same_boot"])) or saved
-    second.cycles(35)
-    assert [action.name for action in told[0][0]] == ["cool", "fan"]
-    assert told[0][1] is True
-
-
-def test_another_boot_begins_anew_unless_the_guard_knows_better(tmp_path):
-    first = World(tmp_path)
-    first.cycles(35)
-    clock = FakeClock()
-    clock.boot, clock.now = "boot-2", 5.0
-    second = World(tmp_path, clock)
-    second.cycles(20)
-    assert second.runner.state == toy.State()
-    started = [record for record in second.records() if record["event"] == "started"][-1]
-    assert (started["resumed"], started["same_boot"]) == (True, False)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda text: text.replace('"cooled":1', '"cooled":0'), "edited or damaged"),
-        (lambda text: text[:40], "state.json"),
-        (lambda text: "", "state.json"),
-    ],
-)
-def test_a_damaged_state_is_never_a_fresh_start(tmp_path, spoil, words):
-    World(tmp_path).cycles(35)
-    again = World(tmp_path)
-    again.parts.store.state_file.write_text(spoil(again.parts.store.state_file.read_text()))
-    with pytest.raises(StoreError, match=words):
-        again.parts.store.load()
-
-
-def test_a_second_one_is_kept_out(tmp_path, world):
-    with pytest.raises(AlreadyRunningError):
-        World(tmp_path)
-
-
 def test_a_pause_reaches_decide_and_ends_by_itself(world):
     begin_pause(world.parts.store, world.clock, minutes=0.05, by="ann", reason="works on it")
     world.cycles(35, 35, 35, 35, 35)
@@ -421,3 +350,4 @@ def test_status_says_what_is_going_on(world):
     assert (found["phase"], found["steady"], found["ready"]) == ("hot", False, True)
     assert found["alerts_firing"] == ["TooHot"]
     assert found["observation"]["degrees"] == 35
+    assert found["state"]["phase"] == "hot"

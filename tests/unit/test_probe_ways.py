@@ -118,7 +118,7 @@ def test_a_commit_that_works_weighs_more_than_a_temporary_file_that_does_not(
         trouble = commit if sent[-1] == probe_ways.PROBE_SQL else space
         if trouble:
             raise ConnectError(trouble)
-        return [("x", "off")]
+        return [("x", "f", "off")]
 
     monkeypatch.setattr(probe_ways, "connect", connect)
     monkeypatch.setattr(probe_ways, "query", query)
@@ -132,6 +132,34 @@ def test_a_commit_that_works_weighs_more_than_a_temporary_file_that_does_not(
     # What was full is looked at each time until it is not.
     full = answer is Answer.NO_TEMP
     assert sent.count(probe_ways.SPACE_SQL) == (2 if full else 0 if commit else 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        (("0/3000028", "f", "off"), Answer.OK),
+        (("0/3000028", "f", "on"), Answer.READ_ONLY),
+        ((None, "t", "on"), Answer.REJECTED),
+    ],
+)
+def test_a_server_in_recovery_lives_and_gives_no_cause_for_a_fence(monkeypatch, row, answer):
+    """A promotion may take longer than a primary that has become read-only is given."""
+    sent = []
+
+    class Conn:
+        send_query = sent.append
+
+    async def connect(_conninfo):
+        return Conn()
+
+    async def query(conn, send):
+        send(conn)
+        return [row]
+
+    monkeypatch.setattr(probe_ways, "connect", connect)
+    monkeypatch.setattr(probe_ways, "query", query)
+    assert asyncio.run(probe_ways.SqlWay(b"", space_every=1).ask()) is answer
+    assert (probe_ways.SPACE_SQL in sent) is (answer is Answer.OK)
 
 
 def test_no_setting_of_the_cluster_makes_a_healthy_server_look_broken():

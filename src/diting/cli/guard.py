@@ -157,6 +157,9 @@ def _status_of(args: argparse.Namespace, word: str) -> dict[str, Any]:
 
 def status_lines(item: dict[str, Any]) -> list[str]:
     """One guard's status as an operator reads it, trouble first."""
+    from ..core.guard_words import cut
+    from ..guards.runtime.status import described
+
     lines = [f"{item['guard']:<10}{item['verdict'].upper()}{': ' + item['why'] if item['why'] else ''}"]
     if "phase" not in item:
         return lines
@@ -168,18 +171,15 @@ def status_lines(item: dict[str, Any]) -> list[str]:
         lines.append(f"  paused      until {pause['until_utc']} by {pause['by']} ({pause['reason']})")
     if item["incident_id"]:
         lines.append(f"  incident    {item['incident_id']}")
-    seen = item["observation"] or {}
-    if seen:
-        lines.append(f"  sees        {', '.join(f'{key}={value}' for key, value in seen.items())}")
+    lines += [f"  {label:<11} {words}" for label, words in (described(item) if item["observation"] else ())]
     lines += [
-        f"  last did    {action['name']} {json.dumps(action['args'], sort_keys=True)}"
+        f"  last did    {cut(action['name'] + ' ' + json.dumps(action['args'], sort_keys=True))}"
         for action in item["last_actions"]
     ]
-    if item["alerts_firing"] or item["alerts_waiting"]:
-        firing = ", ".join(item["alerts_firing"]) or "none"
-        lines.append(
-            f"  alerts      firing: {firing}; {item['alerts_waiting']} that no receiver knows of yet"
-        )
+    waiting = item["alerts_waiting"]
+    firing = ", ".join(item["alerts_firing"]) or "none"
+    late = f"; {waiting} that no receiver knows of yet" if waiting else ""
+    lines.append(f"  alerts      firing: {firing}{late}")
     lines.append(f"  journal     {item['journal']}")
     return lines
 

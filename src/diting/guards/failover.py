@@ -12,7 +12,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import failover_machine
+from ..core import failover_machine, failover_words
 from ..core.failover_state import FailoverPolicy, FailoverState
 from ..core.failover_view import Candidate, Observation, Vantage, VantageKind
 from ..hostio.fencing import option_problems
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..core.guard import Action
+    from ..core.guard_words import Line
     from .runtime.ports import Ports
 
 
@@ -232,6 +233,13 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
     def signature(self, observation: Observation) -> Any:
         """See :class:`Guard`."""
         return failover_machine.signature(observation)
+
+    @classmethod
+    def describe(
+        cls, state: FailoverState, observation: Observation, policy: FailoverPolicy
+    ) -> Sequence[Line]:
+        """See :class:`Guard`."""
+        return failover_words.describe(state, observation, policy)
 
     def measures(self, observation: Observation, state: FailoverState) -> Mapping[str, float | None]:
         """The gauges of the page."""

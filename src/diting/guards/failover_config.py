@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from ..core.failover_state import FailoverPolicy
+from ..core.failover_state import MAY_BE_ZERO, FailoverPolicy
 from .probe_config import Account, Identity, IpAddress, Pace, Rest
 from .runtime.settings import AbsolutePath, HttpUrl, Port, Strict
 
@@ -85,6 +85,8 @@ class Proxy(Strict):
 def _policy_field(name: str, description: str) -> Any:
     """With the policy's default, and bounds like the policy's own, so that all that is wrong is told at once."""
     value = getattr(FailoverPolicy(), name)
+    if name in MAY_BE_ZERO:
+        return Field(value, ge=0, allow_inf_nan=False, description=description)
     if name.endswith("_seconds"):
         return Field(value, gt=0, allow_inf_nan=False, description=description)
     if name in _LEAST:
@@ -117,6 +119,9 @@ class Limits(Strict):
     )
     comeback_seconds: float = _policy_field(
         "comeback_seconds", "So long after its fence a host is switched on when nobody else leads"
+    )
+    return_after_seconds: float = _policy_field(
+        "return_after_seconds", "Or so long after another member has taken the leader key, if it keeps it"
     )
     power_on_after: bool = _policy_field("power_on_after", "Whether a fenced host is switched on again")
     fence_max_per_window: int = _policy_field("fence_max_per_window", "Fences of the cluster in the window")

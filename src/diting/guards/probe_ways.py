@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from .probe_book import Target
 
 PROBE_SQL = (
-    b"SELECT pg_logical_emit_message(true, 'diting.guard', ''), current_setting('transaction_read_only')"
+    b"SELECT CASE WHEN pg_is_in_recovery() THEN NULL"
+    b" ELSE pg_logical_emit_message(true, 'diting.guard', '') END,"
+    b" pg_is_in_recovery(), current_setting('transaction_read_only')"
 )
-"""A transaction with a commit record and no table: an account without any rights may do it."""
+"""A transaction with a commit record and no table: an account without any rights may do it. In recovery nothing is written: each
+try would be an error in the server's log, and a member that is being promoted is asked twenty times a second."""
 
 SPACE_SQL = (
     b"SET LOCAL statement_timeout = '2s';"
@@ -211,7 +214,10 @@ class SqlWay:
     async def _once(self, conn: pq.abc.PGconn) -> Answer:
         try:
             rows = await query(conn, lambda c: c.send_query(PROBE_SQL))
-            if rows and rows[0][1] == "on":
+            if rows and rows[0][1] == "t":
+                # It lives and is no primary (yet). Not READ_ONLY, which is a complaint that a fence could follow.
+                return Answer.REJECTED
+            if rows and rows[0][2] == "on":
                 return Answer.READ_ONLY
             self._until_space -= 1
             if self._until_space <= 0 and not await self._has_space(conn):

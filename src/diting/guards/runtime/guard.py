@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ...core.guard import RUNTIME_ACTIONS
+from ...core.guard_words import plain_lines
+from ...core.plain import to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ...core.guard import Action, Machine, Table
+    from ...core.guard_words import Line
     from .ports import Ports
 
 S = TypeVar("S")
@@ -85,6 +88,13 @@ class Guard(ABC, Generic[C, S, O_, P]):
     @abstractmethod
     def signature(self, observation: O_) -> Any:
         """What of an observation counts as a change worth a line in the journal while all is well."""
+
+    @classmethod
+    def describe(cls, state: S, observation: O_, policy: P) -> Sequence[Line]:  # noqa: ARG003 - the contract
+        """What ``diting guard status`` shows of a look and of what came of it, for people. Pure."""
+        seen: Mapping[str, Any] = to_plain(observation)
+        # A pause has a line of its own in every status, and the names of lives and boots are for programs.
+        return plain_lines({n: v for n, v in seen.items() if n not in ("paused", "run", "boot")})
 
     def measures(self, observation: O_, state: S) -> Mapping[str, float | None]:  # noqa: ARG002 - the contract
         """Values of the machine's own gauges, once a scrape; None is shown as NaN, never as 0."""

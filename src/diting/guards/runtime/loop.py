@@ -123,7 +123,7 @@ class Runner:
                 # more, and its disk sets the pace.
                 calm = self.machine.is_steady(self.state)
                 pause = self.interval_seconds / 20 if calm else _AWAKE_PAUSE_SECONDS
-                await self.clock.wait(seconds=began + pause - due)
+                await self.clock.wait(stop, seconds=began + pause - due)
 
     async def end(self, reason: str) -> None:
         """Save the state and close the journal's page of this life."""

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import journal
+from ...core.guard_words import plain_lines
 from ...core.plain import to_plain
+from . import registry
 
 if TYPE_CHECKING:
+    from ...core.guard_words import Line
     from .loop import Runner
     from .ports import Clock
 
@@ -40,6 +43,7 @@ def describe(runner: Runner, stopped: str | None) -> dict[str, Any]:
         "pause": parts.pauses.pause.as_dict() if parts.pauses.pause else None,
         "problem": runner.last_error or parts.pauses.problem,
         "policy": to_plain(runner.policy),
+        "state": to_plain(runner.state),
         "observation": to_plain(runner.observation),
         "last_actions": runner.last_actions,
         "alerts_firing": sorted(alert.labels["alertname"] for alert in spool.standing()),
@@ -47,6 +51,19 @@ def describe(runner: Runner, stopped: str | None) -> dict[str, Any]:
         "journal": str(parts.journal.path),
         "stopped": stopped,
     }
+
+
+def described(found: dict[str, Any]) -> list[Line]:
+    """What a guard sees and where it stands, in its own words. A status of another release is shown as it is."""
+    try:
+        guard = registry.load(found["kind"])
+        machine = guard.machine
+        policy = machine.policy_type.from_dict(found["policy"])
+        state = machine.state_type.from_dict(found["state"])
+        seen = machine.observation_type.from_dict(found["observation"])
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return plain_lines(found.get("observation") or {})
+    return list(guard.describe(state, seen, policy))
 
 
 def verdict(found: dict[str, Any] | None, clock: Clock) -> tuple[str, str]:

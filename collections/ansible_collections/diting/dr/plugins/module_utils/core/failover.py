@@ -15,13 +15,13 @@ from . import failover_signs as signs
 from .failover_alerts import ALERTS, CANNOT_FENCE, alert_for
 from .failover_events import Finding, event_of
 from .failover_health import trouble
-from .failover_state import FailoverPolicy, FailoverState, Received
+from .failover_state import FailoverPolicy, FailoverState, Lead, Received
 from .failover_table import TABLE, Event, Phase
 from .failover_view import Outcome, VantageKind
 from .guard import Action, raise_alert, resolve_alert
 
 if TYPE_CHECKING:
-    from .failover_view import Observation
+    from .failover_view import EtcdView, Observation
 
 STEPS = 4
 """Transitions in one decision, as long as none of them wants anything done."""
@@ -73,6 +73,8 @@ def _notice(state: FailoverState, seen: Observation, now: float, policy: Failove
         state = replace(state, unable_since=since) if since != state.unable_since else state
     if seen.gate.ends != state.gate_ends:
         state = replace(state, gate_ends=seen.gate.ends)
+    if state.fenced and signs.is_fresh(etcd.asked_at, now, policy.etcd_fresh_seconds):
+        state = _follow(state, etcd)
     order = seen.fence
     if state.order_open and order is not None and order.incident == state.incident:
         state = replace(state, order_open=order.begun and order.outcome is Outcome.UNKNOWN)
@@ -81,6 +83,16 @@ def _notice(state: FailoverState, seen: Observation, now: float, policy: Failove
     if state.phase in (Phase.READING_BACK, Phase.LAST_LOOK, Phase.ISOLATING):
         return _measure(state, seen)
     return state
+
+
+def _follow(state: FailoverState, etcd: EtcdView) -> FailoverState:
+    """Who has taken over, and since when: begun anew whenever the key was free, changed hands or was written anew."""
+    if etcd.answered_at is None or etcd.holder in (None, state.target):
+        return replace(state, lead=None) if state.lead is not None else state
+    lead = state.lead
+    if lead is not None and (lead.holder, lead.mod_revision) == (etcd.holder, etcd.mod_revision):
+        return state
+    return replace(state, lead=Lead(str(etcd.holder), etcd.mod_revision, etcd.answered_at))
 
 
 def _reboot(state: FailoverState, seen: Observation, now: float) -> FailoverState:
@@ -100,6 +112,7 @@ def _reboot(state: FailoverState, seen: Observation, now: float) -> FailoverStat
         renewed_at=None,
         received=(),
         isolated_until=None if state.isolated_until is None else now + (state.isolated_until - state.since),
+        lead=None,
         fences=tuple(now for _moment in state.fences),
         moved_etcd_at=None,
         unable_since=None,
@@ -196,6 +209,7 @@ def _remember(
                 renewed_at=None,
                 received=(),
                 isolated_until=None,
+                lead=None,
             )
         case Event.ORDER_DONE | Event.READ_BACK_AGAIN | Event.UNISOLATED | Event.POWER_ON_AGAIN:
             return replace(new, asked_again_at=now)
@@ -239,6 +253,7 @@ def _forget(state: FailoverState, now: float) -> FailoverState:
         renewed_at=None,
         received=(),
         isolated_until=None,
+        lead=None,
     )
 
 

@@ -254,14 +254,23 @@ def _telling(case: Case) -> Finding:
 
 
 def _away(case: Case) -> Finding | None:
-    """Whether the fenced host may come back: another member leads, or nobody has for long."""
-    moved = _leader(case)
-    if moved is not None and moved.event is Event.LEADER_ELSEWHERE:
-        return moved
+    """Whether the fenced host may come back: another member has led for a while, or nobody has for long."""
+    moved, policy = _leader(case), case.policy
     since = case.state.since if case.state.ordered_at is None else case.state.ordered_at
-    if case.now - since > case.policy.comeback_seconds:
-        return Finding(Event.COMEBACK_DUE)
-    return None
+    waited = case.now - since
+    if moved is None or moved.event is not Event.LEADER_ELSEWHERE:
+        return Finding(Event.COMEBACK_DUE) if waited > policy.comeback_seconds else None
+    # A key that goes from hand to hand, or an etcd that falls silent, must not keep a member away for ever.
+    long = waited > policy.comeback_seconds + policy.return_after_seconds
+    return moved if long or _held_seconds(case) >= policy.return_after_seconds else None
+
+
+def _held_seconds(case: Case) -> float:
+    """For how long the member that leads now is seen to have held the key without a break."""
+    etcd, lead = case.seen.etcd, case.state.lead
+    if lead is None or (lead.holder, lead.mod_revision) != (etcd.holder, etcd.mod_revision):
+        return 0.0
+    return max(0.0, (etcd.answered_at or 0.0) - lead.since)
 
 
 def _cooling(case: Case) -> Finding:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .failover import decide
 from .failover_alerts import ALERTS
+from .failover_health import hindrances
 from .failover_rules import fences_in_window
 from .failover_signs import fresh_vantages
 from .failover_state import FailoverPolicy, FailoverState
@@ -38,6 +39,11 @@ MEASURES = (
         "fresh_vantages_count", "Vantage points that answered within the last second, this host included."
     ),
     Measure("etcd_age_seconds", "Age of the newest reading of the leader key."),
+    Measure("etcd_write_age_seconds", "Age of the newest test write that etcd accepted."),
+    Measure(
+        "fence_possible",
+        "1 when nothing would be in the way of a fence but signs of life, 0 when something is missing or forbids it.",
+    ),
     Measure("lock_held", "1 while the lock among guards is ours: without it this guard only watches."),
     Measure("fences_count", "Fences of this cluster within the window, those of other guards included."),
     Measure("last_fence_seconds", "From the newest order to the answer that the host is off."),
@@ -54,6 +60,8 @@ def measures(state: FailoverState, seen: Observation, policy: FailoverPolicy) ->
         "armed": float(seen.armed),
         "fresh_vantages_count": float(len(fresh_vantages(seen, now, policy))),
         "etcd_age_seconds": None if seen.etcd.asked_at is None else now - seen.etcd.asked_at,
+        "etcd_write_age_seconds": None if seen.etcd.accepted_at is None else now - seen.etcd.accepted_at,
+        "fence_possible": float(not hindrances(state, seen, now, policy)),
         "lock_held": float(seen.lock_until is not None and seen.lock_until > now),
         "fences_count": None if others is None else float(fences_in_window(state, now, policy) + others),
         "last_fence_seconds": fence,

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from .failover_view import Observation
 
 
+_VANTAGES = "two live vantage points, one of them a replica, that had seen the primary alive"
+_KEY = "the leader key as it was when the signs went missing"
+_CANDIDATE = "a candidate of /sync that is up"
+OF_A_PRIMARY = frozenset({_VANTAGES, _KEY, _CANDIDATE})
+"""What is missing wherever there is no primary at all."""
+
+
 def fences_in_window(state: FailoverState, now: float, policy: FailoverPolicy) -> int:
     """Own fences within the window that ends now."""
     return sum(1 for moment in state.fences if now - moment <= policy.fence_window_seconds)
@@ -62,13 +69,13 @@ def missing(
     etcd = seen.etcd
     found = []
     if not has_quorum(accusers(state, seen, now, policy)):
-        found.append("two live vantage points, one of them a replica, that had seen the primary alive")
+        found.append(_VANTAGES)
     if not is_fresh(etcd.accepted_at, now, policy.etcd_fresh_seconds):
         found.append("a write that etcd accepted lately")
     if not is_fresh(etcd.asked_at, now, policy.etcd_fresh_seconds) or etcd.answered_at is None:
         found.append("a fresh reading of the leader key")
     if etcd.holder != state.target or etcd.mod_revision != state.mod_revision or state.mod_revision is None:
-        found.append("the leader key as it was when the signs went missing")
+        found.append(_KEY)
     if seen.target != state.target:
         found.append("probes of the holder of the leader key")
     if etcd.paused is None:
@@ -76,8 +83,7 @@ def missing(
     if seen.lock_until is None or seen.lock_until <= now:
         found.append("the lock among guards")
     if not _candidates(death, state, seen, now, policy):
-        space = " with space" if death is Death.FULL else ""
-        found.append(f"a candidate of /sync that is up{space}")
+        found.append(f"{_CANDIDATE} with space" if death is Death.FULL else _CANDIDATE)
     return found
 
 

@@ -42,6 +42,16 @@ class Received:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """Another member's hold on the leader key. The same revision at two readings means no break between them."""
+
+    holder: str
+    mod_revision: int | None
+    since: float
+    """When the first reading of it was answered."""
+
+
+@dataclass(frozen=True)
 class FailoverState(Plain):
     """State of the guard; JSON-able, and written to disk before the actions that it led to.
 
@@ -83,6 +93,8 @@ class FailoverState(Plain):
     """The latest moment at which the newest renewal that was seen since the order can have come."""
     received: tuple[Received, ...] = ()
     isolated_until: float | None = None
+    lead: Lead | None = None
+    """Who has taken over since the fence, and since when: the fenced host waits until that has settled."""
     fences: tuple[float, ...] = ()
     moved_etcd_at: float | None = None
     gate_ends: tuple[GateEnd, ...] = ()
@@ -91,6 +103,10 @@ class FailoverState(Plain):
     """Since when something that a fence needs is missing although all is calm."""
     unable_told: bool = False
     reason: str = ""
+
+
+MAY_BE_ZERO = frozenset({"return_after_seconds"})
+"""Limits that may be left out by a 0."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +151,9 @@ class FailoverPolicy(Plain):
     """A fenced host that cannot be switched on for so long is left to people."""
     comeback_seconds: float = 120.0
     """A fenced host is switched on again so long after its fence when nobody else has taken the leader key."""
+    return_after_seconds: float = 10.0
+    """Or when another member has held it for so long without a break: a host that boots takes CPU, disk and network, and at the
+    moment the key is taken the new primary is still being promoted. 0 is at once."""
     power_on_after: bool = True
     fence_max_per_window: int = 1
     fence_window_seconds: float = 900.0
@@ -148,8 +167,12 @@ class FailoverPolicy(Plain):
         problems = []
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name.endswith("_seconds") and not 0 < value < float("inf"):
+            if not item.name.endswith("_seconds") or 0 < value < float("inf"):
+                continue
+            if item.name not in MAY_BE_ZERO:
                 problems.append(f"{item.name}: want seconds above 0, found {value!r}")
+            elif value != 0:
+                problems.append(f"{item.name}: want 0 seconds or more, found {value!r}")
         if self.confirm_probes < 1:
             problems.append(f"confirm_probes: want 1 or more, found {self.confirm_probes}")
         if self.fence_max_per_window < 0:

@@ -271,7 +271,9 @@ def _releasing() -> _Lines:
 
 def _after() -> _Lines:
     """The host comes back."""
-    back = Transition(P.RETURNING, ("unisolate",), "another member leads: the fenced host may come back")
+    back = Transition(
+        P.RETURNING, ("unisolate",), "another member leads and has settled: the fenced host may come back"
+    )
     due = Transition(
         P.RETURNING,
         ("unisolate", "raise_alert"),
