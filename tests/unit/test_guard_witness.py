@@ -84,8 +84,11 @@ def test_a_stuck_witness_refuses_and_says_so():
     assert step(state, see(wish(), ("10.0.0.1",)))[1] == ["unisolate"]
 
 
-def ordered(paused=False, failing=False):
+def ordered(paused=False, failing=False, end=None):
     """Order an isolation of a witness whose cycle runs beside it; status, words and seconds until the answer."""
+
+    async def nothing(address):
+        return ""
 
     class Table:
         def add(self, address):
@@ -100,7 +103,7 @@ def ordered(paused=False, failing=False):
 
     async def run():
         settings = config()
-        guard = WitnessGuard(settings, Ports(), Table())
+        guard = WitnessGuard(settings, Ports(), Table(), end or nothing)
         state, policy = CALM, guard.policy(settings)
         order = asyncio.create_task(guard.order("isolate", {"address": "10.0.0.1", "hold_seconds": 5}))
         began = time.monotonic()
@@ -122,6 +125,20 @@ def test_a_paused_witness_says_at_once_that_it_does_not():
     status, answer, seconds = ordered(paused=True)
     assert (status, answer["error"]) == (403, "the witness is paused")
     assert seconds < 1
+
+
+def test_connections_to_what_is_cut_off_are_ended_and_the_order_waits_for_none_of_it():
+    ended = []
+
+    async def end(address):
+        ended.append(address)
+        await asyncio.sleep(60)
+
+    status, _answer, seconds = ordered(end=end)
+    assert (status, ended, seconds < 1) == (200, ["10.0.0.1"], True)
+    ordered(end=end, failing=True)
+    ordered(end=end, paused=True)
+    assert ended == ["10.0.0.1"], "only of what is cut off"
 
 
 def test_what_was_carried_out_and_what_failed_is_told_apart():

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""End this host's TCP connections to one address, with iproute2's ``ss --kill``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+_SECONDS = 2.0
+
+
+async def end_connections(address: str) -> str:
+    """Have the kernel abort every TCP connection between this host and ``address``; what stood in the way, or "".
+
+    A route alone only stops new ones: whoever waits for an answer of a host that has lost its power (Patroni for its etcd, up
+    to a third of retry_timeout) goes on waiting. Takes CAP_NET_ADMIN and a kernel with INET_DIAG_DESTROY; ``ss`` says nothing
+    of one without.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "ss", "--kill", "--tcp", "--numeric", "--no-header", "dst", address,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except OSError as error:
+        return f"ss: {error}"
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, told = await process.communicate()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return f"ss: no end within {_SECONDS:g} s"
+    words = told.decode("utf-8", "replace").strip()
+    return f"ss: exit {process.returncode}: {words}" if process.returncode else ""
