@@ -106,8 +106,8 @@ def next_questions(name: str, streamed: str | None) -> Iterator[str]:
 
 
 def _left(timeline: int) -> Iterator[str]:
-    # The first timeline has no history, and nobody asks for one.
-    if timeline > 1:
+    # Also of the first timeline, which has none: PostgreSQL asks all the same.
+    if timeline > 0:
         yield f"{timeline:08X}{HISTORY}"
 
 

@@ -33,8 +33,8 @@ EXIT_SETTINGS = 202
 _ASK_SECONDS = 10.0
 _MARGIN_SECONDS = 0.25
 """Kept for leaving: killing the worker and ending the interpreter."""
-_AHEAD_SECONDS = 0.1
-"""Longest that the questions to come may hold up the answer to the one that was asked."""
+_AHEAD_SHARE = 1 / 3
+"""Of the time that a store has for one question: how long all questions to come may hold up the answer to it."""
 _CODE_ABSENT, _CODE_SILENT, _CODE_BAD, _CODE_FAILED = 11, 12, 13, 14
 
 
@@ -198,9 +198,8 @@ class _Job:
         seconds = self.settings.restore_absent_seconds
         known = [self.name]
         memory.write(self.memory, asked, seconds, known)
-        end = min(
-            time.monotonic() + _AHEAD_SECONDS, self.started + self._standby_limit() - child.POLL_SECONDS
-        )
+        share = self.settings.store_probe_seconds * _AHEAD_SHARE
+        end = min(time.monotonic() + share, self.started + self._standby_limit() - child.POLL_SECONDS)
         streamed = memory.last_written(os.path.join(self.data_dir, "pg_wal"), end)
         try:
             for word in memory.next_questions(self.name, streamed):
