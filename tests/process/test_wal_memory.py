@@ -151,7 +151,7 @@ def test_one_that_calls_with_a_path_of_its_own_is_not_the_server(place: Place, s
 
 def test_questions_to_come_cost_no_more_than_their_share(place: Place, store: CountingStore) -> None:
     """A store that answers the question and hangs in the next: the answer counts, and no one waits."""
-    place.settings(store_probe_seconds=3)
+    place.settings(store_probe_seconds=6)
     store.slow = {SEGMENT: 30}
     begun = time.monotonic()
     assert ask(place, "00000003.history") == (1, "")
@@ -212,6 +212,14 @@ def test_a_push_drops_the_memory(place: Place, pushes: str, kept: bool) -> None:
     assert place.memory.exists() == kept
 
 
+def test_a_memory_that_a_push_has_dropped_stays_dropped(place: Place, store: CountingStore) -> None:
+    """Also when the program is still asking ahead."""
+    store.meanwhile = {SEGMENT: place.memory.unlink}
+    assert ask(place, "00000003.history") == (1, "")
+    assert len(store.asked) == 5
+    assert not place.memory.exists()
+
+
 GOOD = "{now} {later}\n00000003.history 00000004\nend\n"
 CASES = {
     "the name": (GOOD, "00000003.history", True),
@@ -228,6 +236,7 @@ CASES = {
     "cut after the names": ("{now} {later}\n00000003.history\n", "00000003.history", False),
     "cut in the last line": ("{now} {later}\n00000003.history\nen", "00000003.history", False),
     "cut at the last character": ("{now} {later}\n00000003.history\nend", "00000003.history", False),
+    "with another last line": ("{now} {later}\n00000003.history\nends\n", "00000003.history", False),
     "of the future": ("{soon} {later}\n00000003.history\nend\n", "00000003.history", False),
     "over": ("{past} {now}\n00000003.history\nend\n", "00000003.history", False),
     "one number": ("{later}\n00000003.history\nend\n", "00000003.history", False),

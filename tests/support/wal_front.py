@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class CountingStore:
         self.connections = 0
         self.slow: dict[str, float] = {}
         """Seconds by which the answer for a prefix is late."""
+        self.meanwhile: dict[str, Callable[[], object]] = {}
+        """What happens while a prefix is asked for."""
         self.broken: set[str] = set()
         """Prefixes that are answered with an error."""
         store = self
@@ -68,6 +71,7 @@ class CountingStore:
             def do_GET(self) -> None:
                 prefix = parse_qs(urlsplit(self.path).query)["prefix"][0].removeprefix("c1/wal_005/")
                 store.asked.append(prefix)
+                store.meanwhile.get(prefix, lambda: None)()
                 time.sleep(store.slow.get(prefix, 0))
                 keys = sorted(name for name in store.objects if name.startswith(prefix))
                 body = "".join(f"<Contents><Key>c1/wal_005/{key}</Key></Contents>" for key in keys)
