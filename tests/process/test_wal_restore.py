@@ -13,6 +13,7 @@ import pytest
 from support.servers import PG_BIN, as_postgres, checked, own, wait_until
 from support.wal_cluster import BIN, BlackHole, Cluster, Host, S3Server
 from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
+from support.wal_front import Front
 
 pytestmark = pytest.mark.process
 
@@ -119,13 +120,13 @@ def test_standby_answers_in_time_whatever_happens(
         tries = []
         # The limit is ours, a machine that is busy with other things is not: the best of three counts.
         while len(tries) < 3 and min(tries, default=9) >= 1.0:
-            (host.state / "store-silent").unlink(missing_ok=True)
+            (host.state / "restore-memory").unlink(missing_ok=True)
             code, said, took = asker.ask(archive[0])
             tries.append(took)
             assert code == 1, what
             assert "WARNING" in said, what
         assert min(tries) < 1.0, f"{what}: {tries}"
-    (host.state / "store-silent").unlink(missing_ok=True)
+    (host.state / "restore-memory").unlink(missing_ok=True)
     host.write(store.settings(), restore_standby_seconds=5)
     code, said, _took = asker.ask(absent)
     assert (code, said) == (1, "")
@@ -145,8 +146,8 @@ def test_standby_asks_a_silent_store_once(
     asker.ask(archive[0])
     _code, said, _took = asker.ask(archive[1])
     assert "not asked for" in said
-    host.write(store.settings(), store_silent_seconds=0.01, restore_standby_seconds=10)
-    assert asker.ask(archive[1])[0] == 0
+    host.write(store.settings(), restore_standby_seconds=10)
+    wait_until("the memory ends and it asks again", lambda: asker.ask(archive[1])[0] == 0)
 
 
 def truncate(store: S3Server, name: str) -> None:
@@ -316,6 +317,39 @@ def test_promotion_does_not_wait_for_the_store(
     assert took < 3, f"promotion took {took:.2f} s"
     assert standby.sql("select max(n) from rows") == "99"
     print(f"promotion with the store {kind}: {took:.2f} s")
+
+
+def test_a_promotion_starts_the_program_once(
+    recovery: Recovery, host: Host, store: S3Server, base: Path
+) -> None:
+    """Whatever PostgreSQL asks in a row, by the store's word of the first time."""
+    names = recovery.take()
+    wait_until("all are archived", lambda: f"{names[-1]}.lz4" in store.objects())
+    primary = recovery.primary
+    # Time enough for a machine that is busy with other things: what is counted here are questions.
+    host.write(store.settings(), restore_absent_seconds=60, store_probe_seconds=3, restore_standby_seconds=10)
+    front = Front(base / "front", host.state, host.wrapper_config)
+    standby = recovery.restore("standby", f"{front.path} %f %p", "standby.signal")
+    standby.configure(
+        primary_conninfo=f"host={base} port={primary.port} user=postgres", wal_retrieve_retry_interval="200"
+    )
+    standby.start()
+    wait_until(
+        "it streams",
+        lambda: primary.sql("select count(*) from pg_stat_replication where state = 'streaming'") == "1",
+    )
+    primary.sql("insert into rows values (99)")  # so the segment it is in has begun
+    wait_until("it has come", lambda: standby.sql("select max(n) from rows") == "99")
+    (host.state / "restore-memory").unlink(missing_ok=True)
+    before = len(front.starts())
+    primary.stop("immediate")  # no last push, which would drop the memory: here both have the same
+    wait_until("it asks the store", lambda: len(front.starts()) > before)
+    done = as_postgres(PG_BIN / "pg_ctl", "-D", standby.data, "promote", "-w", "-t", "30", cwd=base)
+    assert done.returncode == 0, standby.log.read_text()[-4000:]
+    assert standby.sql("select max(n) from rows") == "99"
+    started = front.starts()[before:]
+    print(f"the program was started for {started}")
+    assert started == ["00000002.history"]
 
 
 def test_dead_store_never_stops_a_standby(

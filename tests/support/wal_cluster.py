@@ -182,6 +182,7 @@ class Host:
             "restore_standby_seconds": 1,
             "store_probe_seconds": 0.3,
             "store_silent_seconds": 10,
+            "restore_absent_seconds": 1.5,
             "state_dir": str(self.state),
             "planned_stop_file": str(self.state / "planned-stop"),
             **wrapper,

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from . import child, config, timeline
+from . import child, config, memory, timeline
 from .postmaster import RecoveryMode, ServerState, data_directory, recovery_mode, server_state
 
 PROGRAM = "diting-wal-archive"
@@ -66,6 +66,8 @@ def _archive(settings: config.Config, path: str, started: float) -> int:
     push = _push_unless_held if standby else _exec_push
     outcome = child.supervise(lambda: push(settings, path), watch)
     if outcome.code == 0:
+        # restore_command must not go on saying that the store has not what it has now.
+        memory.forget(os.path.join(settings.state_dir, memory.FILE))
         return 0
     what = outcome.reason if outcome.code is None else f"wal-g exit {outcome.code}"
     child.say(PROGRAM, f"{path}: not archived: {what}: {outcome.output or 'wal-g said nothing'}")

@@ -34,8 +34,10 @@ class Config(NamedTuple):
     """Time a store has to give any answer at all, before a command that must not wait goes on."""
     store_silent_seconds: float
     """How long a standby remembers that the store did not answer and does not ask again."""
+    restore_absent_seconds: float
+    """How long a standby goes by the store's word that it has not a file, instead of asking again."""
     state_dir: str
-    """Directory of that memory; lost at boot, which is right."""
+    """Directory of both memories; lost at boot, which is right."""
     planned_stop_file: str
     """While this file stands and is fresh, the server's stop is that of a planned switchover."""
 

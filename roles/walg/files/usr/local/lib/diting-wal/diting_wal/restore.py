@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from . import child, config, segment, store
+from . import child, config, memory, store
 from .postmaster import (
     RecoveryMode,
     ServerState,
@@ -33,7 +33,8 @@ EXIT_SETTINGS = 202
 _ASK_SECONDS = 10.0
 _MARGIN_SECONDS = 0.25
 """Kept for leaving: killing the worker and ending the interpreter."""
-_MEMORY = "store-silent"
+_AHEAD_SHARE = 1 / 3
+"""Of the time that a store has for one question: how long all questions to come may hold up the answer to it."""
 _CODE_ABSENT, _CODE_SILENT, _CODE_BAD, _CODE_FAILED = 11, 12, 13, 14
 
 
@@ -77,21 +78,25 @@ class _Job:
         self.data_dir = data_dir
         self.started = started
         self.online = server_state(data_dir) is not ServerState.ABSENT
-        self.memory = os.path.join(settings.state_dir, _MEMORY)
+        self.memory = os.path.join(settings.state_dir, memory.FILE)
 
     def for_standby(self) -> int:
         """Answer within the limit; 0 or 1, never anything else."""
         if self._brought_by_streaming():
             return EXIT_ABSENT
-        silent_for = self._silent_seconds()
-        if silent_for is not None:
-            self._warn(f"not asked for: the store was silent {silent_for:.1f} s ago")
+        words, age = memory.recall(self.memory)
+        if self._said_absent(words):
             return EXIT_ABSENT
-        limit = max(self.settings.restore_standby_seconds - _MARGIN_SECONDS, 0.1)
-        outcome = self._supervise(limit, self._ask_and_fetch)
+        if memory.SILENT in words:
+            self._warn(f"not asked for: the store was silent {age:.1f} s ago")
+            return EXIT_ABSENT
+        outcome = self._supervise(self._standby_limit(), self._ask_for_standby)
         if outcome.code == 0:
             return 0
         self._clean()
+        # Stopped in the midst of the questions to come: the one that was asked had its answer.
+        if outcome.code is None and self._said_absent(memory.recall(self.memory)[0]):
+            return EXIT_ABSENT
         if outcome.code in {None, _CODE_SILENT}:
             self._remember_silence()
         if outcome.code != _CODE_ABSENT:
@@ -113,6 +118,16 @@ class _Job:
             return written > os.stat(os.path.join(self.data_dir, "postmaster.pid")).st_mtime_ns
         except OSError:
             return False
+
+    def _said_absent(self, words: frozenset[str]) -> bool:
+        """Did the store say a moment ago that it has no such file?
+
+        Not for the tools that call with a path of their own: they are not the server whose questions come in a row.
+        """
+        return not os.path.isabs(self.path) and memory.covers(words, self.name)
+
+    def _standby_limit(self) -> float:
+        return max(self.settings.restore_standby_seconds - _MARGIN_SECONDS, 0.1)
 
     def for_target(self) -> int:
         """Answer the truth: 0, 1 when the store says it has no such file, or above 125."""
@@ -153,20 +168,58 @@ class _Job:
 
         return child.supervise(self._ask, late)
 
-    def _ask_and_fetch(self) -> int:
+    def _ask_for_standby(self) -> int:
+        """Worker: as for others, and an absent file is remembered with what will be asked after it."""
+        return self._ask_and_fetch(self._remember_absent)
+
+    def _ask_and_fetch(self, absent: Callable[[store.Store, int], None] | None = None) -> int:
         """Worker: one cheap question first, because WAL-G takes a minute to see a dead store."""
         try:
-            if not self._held(self._store(), self.settings.store_probe_seconds):
-                return _CODE_ABSENT
+            with self._store().session() as where:
+                asked = memory.now()
+                if not self._held(where, self.settings.store_probe_seconds):
+                    if absent is not None:
+                        absent(where, asked)
+                    return _CODE_ABSENT
         except (store.StoreError, config.ConfigError) as error:
             return child.tell(str(error), _CODE_SILENT)
         # The store holds it: a WAL-G that says otherwise lacks its compression, or its settings.
         code = self._fetch()
         return _CODE_FAILED if code == _CODE_ABSENT else code
 
+    def _remember_absent(self, where: store.Store, asked: int) -> None:
+        """Worker: remember the answer at once, and then what else the store has not, all by the time of the first.
+
+        A promotion asks for one thing after the other, and its clients wait. What is asked ahead costs
+        a request each, and no more than its share of the time that this question has.
+        """
+        if not memory.is_question(self.name):
+            return
+        seconds = self.settings.restore_absent_seconds
+        known = [self.name]
+        memory.write(self.memory, asked, seconds, known)
+        share = self.settings.store_probe_seconds * _AHEAD_SHARE
+        end = min(time.monotonic() + share, self.started + self._standby_limit() - child.POLL_SECONDS)
+        streamed = memory.last_written(os.path.join(self.data_dir, "pg_wal"), end)
+        try:
+            for word in memory.next_questions(self.name, streamed):
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                if word not in known and store.lacks(where, word, left):
+                    known.append(word)
+        except (store.StoreError, OSError, ValueError):
+            pass  # nobody asked for it: what is known by now is remembered, and nothing else
+        # An archive_command that has pushed something meanwhile has dropped the memory, and so it stays.
+        if self._said_absent(memory.recall(self.memory)[0]):
+            memory.write(self.memory, asked, seconds, known)
+
     def _fetch(self) -> int:
         """Worker: fetch beside the destination, check, and only then put it there."""
-        import subprocess  # late: most questions of a promotion end with "absent"
+        # Late: most questions of a promotion end with "absent".
+        import subprocess
+
+        from . import segment
 
         self._clean()
         argv = [self.settings.walg, "--config", self.settings.walg_config]
@@ -217,22 +270,9 @@ class _Job:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.part)
 
-    def _silent_seconds(self) -> float | None:
-        """Seconds since the store was found silent, if that is recent enough to believe."""
-        try:
-            with open(self.memory, encoding="ascii") as handle:
-                age = time.monotonic() - float(handle.read())
-        except (OSError, ValueError):
-            return None
-        return age if 0 <= age < self.settings.store_silent_seconds else None
-
     def _remember_silence(self) -> None:
         # A promotion asks several times in a row; only the first question may cost time.
-        temporary = f"{self.memory}.{os.getpid()}"
-        with contextlib.suppress(OSError):
-            with open(temporary, "w", encoding="ascii") as handle:
-                handle.write(f"{time.monotonic():.6f}")
-            os.replace(temporary, self.memory)
+        memory.write(self.memory, memory.now(), self.settings.store_silent_seconds, [memory.SILENT])
 
     def _warn(self, message: str) -> None:
         child.say(PROGRAM, f"WARNING: {self.name}: {message}")
