@@ -52,7 +52,9 @@ def make(path, age_seconds=0.0):
     ],
 )
 def test_only_a_history_that_has_just_come_is_not_asked_for(tmp_path, asked, name, age, code, questions):
-    make(tmp_path / "postmaster.pid", 10)
+    make(tmp_path / "postmaster.opts", 10)
+    # Written at every change of state, and so no measure of the start.
+    make(tmp_path / "postmaster.pid", 0.5)
     if age is not None:
         make(tmp_path / "pg_wal" / name, age)
     assert job(tmp_path, name).for_standby() == code
@@ -63,7 +65,8 @@ def test_only_a_history_that_has_just_come_is_not_asked_for(tmp_path, asked, nam
     ("name", "path", "files", "front_answers"),
     [
         ("00000003.history", "pg_wal/RECOVERYHISTORY", ["standby.signal", "pg_wal/00000003.history"], True),
-        ("00000003.history", "pg_wal/RECOVERYHISTORY", ["pg_wal/00000003.history"], False),
+        # The last step of a promotion: the signal files are gone, the server runs.
+        ("00000003.history", "pg_wal/RECOVERYHISTORY", ["pg_wal/00000003.history"], True),
         (
             "00000003.history",
             "pg_wal/RECOVERYHISTORY",
@@ -92,7 +95,8 @@ def test_the_front_answers_that_alone_and_leaves_the_rest(tmp_path, name, path, 
     program.write_text('#!/bin/sh\necho "$@"\nexit 9\n')
     program.chmod(0o755)
     data = tmp_path / "data"
-    make(data / "postmaster.pid", 10)
+    make(data / "postmaster.opts", 10)
+    (data / "postmaster.pid").write_text(f"{os.getpid()}\n")
     (data / "pg_wal").mkdir()
     for file in files:
         make(data / file.removesuffix(" of old"), 100 if file.endswith(" of old") else 1)

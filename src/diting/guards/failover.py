@@ -108,7 +108,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             loop.call_soon_threadsafe(self._etcd_says)
 
         self._etcd = EtcdWatch(self.config, transport, clock, news)
-        self._hands = Hands(self.config, transport, self._clients, self._etcd, clock, self.wake.set)
+        self._hands = Hands(self.config, transport, self._clients, self._etcd, clock, self.wake_at_once)
         self._etcd.start()
         looks = [client.run() for client in self._clients.values()]
         self._tasks = [asyncio.create_task(look) for look in (*looks, self._hands.agents.look_after())]

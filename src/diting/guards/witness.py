@@ -308,7 +308,7 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
                 return 403, {"error": words}
             done = self._done[wish.number] = asyncio.get_running_loop().create_future()
             self._wish = wish
-            self.wake.set()
+            self.wake_at_once()
             try:
                 async with asyncio.timeout(_ORDER_SECONDS):
                     status, words = await done

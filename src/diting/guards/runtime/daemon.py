@@ -87,7 +87,7 @@ async def _main(loaded: Loaded, ports: Ports) -> int:
     def ask(number: signal.Signals) -> None:
         reasons.append(number.name)
         stop.set()
-        parts.guard.wake.set()
+        parts.guard.wake_at_once()
 
     parts = assemble(loaded, ports)
     for number in (signal.SIGTERM, signal.SIGINT):

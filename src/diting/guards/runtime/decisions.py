@@ -26,6 +26,9 @@ JOURNAL_NAME = "journal.jsonl"
 class DecisionJournal:
     """Everything a guard decided, each line on disk before the first action it led to.
 
+    A decision that does nothing and moves nothing waits for the next one's fsync: in trouble there are fifty a second,
+    and etcd, whose word everything then waits for, may share the disk.
+
     Writes run in one thread of their own: a disk that takes its time must not delay the probes that a
     guard runs beside its cycle.
     """
@@ -40,7 +43,7 @@ class DecisionJournal:
         self._file = JournalFile(self.path, f"guard:{name}", now=clock.utc)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
-    async def cycle(self, cycle: Cycle) -> int:
+    async def cycle(self, cycle: Cycle, *, sync: bool = True) -> int:
         """Record a decision if it is worth it; the number of records written.
 
         Raises OSError or :class:`journal.JournalError` with nothing written: then the cycle never happened.
@@ -50,16 +53,16 @@ class DecisionJournal:
             return 0
         # Also what makes JSON of it: when a guard leaves its steady state that is many cycles at once, and just then
         # nothing of its own must stand still.
-        written: int = await self.in_thread(self._write, cycle)
+        written: int = await self.in_thread(self._write, cycle, sync)
         self.records += written
         return written
 
-    def _write(self, cycle: Cycle) -> int:
+    def _write(self, cycle: Cycle, sync: bool) -> int:
         records = self._recorder.take(cycle)
         if self._make_room():
             self._recorder.begin_anew("new file")
             records = self._recorder.take(cycle)
-        self._file.append_all(records)
+        self._file.append_all(records, sync=sync)
         self._recorder.done(cycle, written=True)
         return len(records)
 

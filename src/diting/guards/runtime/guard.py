@@ -30,7 +30,8 @@ class Guard(ABC, Generic[C, S, O_, P]):
     """Base of every guard. ``machine`` decides; this object observes and acts, and decides nothing.
 
     The constructor opens nothing: a check of the configuration makes one too. ``wake`` may be set by a task of the
-    guard's own to begin the next cycle at once.
+    guard's own to begin the next cycle soon, with whatever else has come by then; :meth:`wake_at_once` for what must
+    not wait, like the end of an action.
     """
 
     machine: ClassVar[Machine[Any, Any, Any]]
@@ -41,6 +42,12 @@ class Guard(ABC, Generic[C, S, O_, P]):
         self.config = config
         self.ports = ports
         self.wake = asyncio.Event()
+        self.urgent = asyncio.Event()
+
+    def wake_at_once(self) -> None:
+        """Begin the next cycle without the pause between two of them."""
+        self.wake.set()
+        self.urgent.set()
 
     @property
     def name(self) -> str:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from .parts import Parts
 
 _STATUS_EVERY_SECONDS = 5.0
-_AWAKE_PAUSE_SECONDS = 0.005
+_AWAKE_PAUSE_SECONDS = 0.02
+_SAVE_EVERY_SECONDS = 0.5
 _CANCEL_SECONDS = 0.5
 
 
@@ -63,6 +64,7 @@ class Runner:
         self._deeds = Deeds(parts)
         self._tell = tell
         self._saved_state: Any = None
+        self._saved_at: float | None = None
         self._status_at: float | None = None
         interval = parts.document.runtime.interval_seconds
         self.interval_seconds = interval or parts.guard.default_interval_seconds
@@ -102,6 +104,7 @@ class Runner:
         due = self.clock.monotonic()
         while not stop.is_set():
             began = self.clock.monotonic()
+            self.guard.urgent.clear()
             if await self._guarded(stop):
                 if not self.ready:
                     # A word that systemd had no room for is said again after the next cycle.
@@ -120,10 +123,10 @@ class Runner:
                 self.guard.wake.clear()
                 due = self.clock.monotonic()
                 # A guard that wakes itself without end still leaves the host its cores; in trouble what wakes it is worth
-                # more, and its disk sets the pace.
+                # more, and the end of an action waits for nothing.
                 calm = self.machine.is_steady(self.state)
                 pause = self.interval_seconds / 20 if calm else _AWAKE_PAUSE_SECONDS
-                await self.clock.wait(stop, seconds=began + pause - due)
+                await self.clock.wait(self.guard.urgent, seconds=began + pause - due)
 
     async def end(self, reason: str) -> None:
         """Save the state and close the journal's page of this life."""
@@ -251,6 +254,7 @@ class Runner:
         )
 
     async def _record(self, cycle: Cycle, change: str | None) -> None:
+        moved = self.machine.phase_of(cycle.before) is not self.machine.phase_of(cycle.after)
         try:
             if change:
                 pause = self.parts.pauses.pause
@@ -258,14 +262,16 @@ class Runner:
             while self._untold:
                 await self.parts.journal.event(*self._untold[0])
                 del self._untold[0]
-            written = await self.parts.journal.cycle(cycle)
+            written = await self.parts.journal.cycle(cycle, sync=moved or bool(cycle.actions))
         except (OSError, core_journal.JournalError) as error:
             raise _FailedError("journal", error) from error
         self.parts.metrics.count("journal_records", by=written)
 
     async def _save(self, before: Any, state: Any, todo: tuple[Action, ...], incident_id: str | None) -> None:
         moved = self.machine.phase_of(before) is not self.machine.phase_of(state)
-        awake = not self.machine.is_steady(state) and state != self._saved_state
+        # Within a phase only what the next action goes by changes, and with an action all is saved.
+        due = self._saved_at is None or self.clock.monotonic() - self._saved_at >= _SAVE_EVERY_SECONDS
+        awake = due and not self.machine.is_steady(state) and state != self._saved_state
         if not (todo or moved or awake or self.guard.keeps(self._saved_state, state)):
             return
         try:
@@ -276,7 +282,7 @@ class Runner:
                 "state of the cycle before could not be saved, its actions were not carried out"
             )
             raise _FailedError("state", error) from error
-        self._saved_state = state
+        self._saved_state, self._saved_at = state, self.clock.monotonic()
 
     def _to_save(self, state: Any, todo: tuple[Action, ...], incident_id: str | None = None) -> Saved:
         return Saved(

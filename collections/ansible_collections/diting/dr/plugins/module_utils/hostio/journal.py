@@ -52,8 +52,10 @@ class JournalFile:
         """Append one record and return it; it is on disk when this returns."""
         return self.append_all([(event, fields)])[0]
 
-    def append_all(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """Append several records by one write and one fsync.
+    def append_all(
+        self, events: Sequence[tuple[str, Mapping[str, Any]]], *, sync: bool = True
+    ) -> list[dict[str, Any]]:
+        """Append several records by one write and one fsync; without ``sync`` the next one's fsync is theirs too.
 
         Raises :class:`journal.JournalError` if the last line was edited or a record cannot be
         written as JSON, and :class:`OSError` (disk full, locked) with the file as it was before.
@@ -80,7 +82,7 @@ class JournalFile:
                 )
                 head = journal.head_of(record)
                 records.append(record)
-            self._write(fd, end, "".join(journal.canonical_json(r) + "\n" for r in records))
+            self._write(fd, end, "".join(journal.canonical_json(r) + "\n" for r in records), sync=sync)
         finally:
             os.close(fd)
         if not existed:
@@ -88,12 +90,13 @@ class JournalFile:
         return records[len(todo) - len(events) :]
 
     @staticmethod
-    def _write(fd: int, end: int, text: str) -> None:
+    def _write(fd: int, end: int, text: str, *, sync: bool) -> None:
         data = memoryview(text.encode("ascii"))
         try:
             while data:
                 data = data[os.write(fd, data) :]
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         except OSError:
             # A half-written line would look torn to the next writer; better that it never was.
             os.ftruncate(fd, end)

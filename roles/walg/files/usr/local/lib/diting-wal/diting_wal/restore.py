@@ -82,7 +82,7 @@ class _Job:
 
     def for_standby(self) -> int:
         """Answer within the limit; 0 or 1, never anything else."""
-        if self._brought_by_streaming():
+        if self._has_history():
             return EXIT_ABSENT
         words, age = memory.recall(self.memory)
         if self._said_absent(words):
@@ -103,19 +103,20 @@ class _Job:
             self._warn(f"could not look, the standby goes on without it: {_why(outcome)}")
         return EXIT_ABSENT
 
-    def _brought_by_streaming(self) -> bool:
-        """Is it a timeline's history that the walreceiver has already put into pg_wal?
+    def _has_history(self) -> bool:
+        """Is it a timeline's history that this server has had put into pg_wal since it was started?
 
-        PostgreSQL asks for it all the same when it follows a new primary, and takes its own copy after
-        a 1. In a quorum every client waits for this, so half a second at the store is theirs. A file from
-        before this server's start may be of a promotion that came to nothing: the store has the true one.
+        PostgreSQL asks for it all the same when it follows a new primary and at the end of its own promotion, and takes
+        its own copy after a 1. In a quorum every client waits for this, so half a second at the store is theirs. A file
+        from before this server's start, which is when PostgreSQL writes postmaster.opts (postmaster.pid is written at every
+        change of state), may be of a promotion that came to nothing: the store has the true one.
         A segment is another matter: the copy in pg_wal may be the half that the old primary could still send.
         """
         if not self.name.endswith(".history"):
             return False
         try:
             written = os.stat(os.path.join(self.data_dir, "pg_wal", self.name)).st_mtime_ns
-            return written > os.stat(os.path.join(self.data_dir, "postmaster.pid")).st_mtime_ns
+            return written > os.stat(os.path.join(self.data_dir, "postmaster.opts")).st_mtime_ns
         except OSError:
             return False
 
