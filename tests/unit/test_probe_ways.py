@@ -30,6 +30,7 @@ from support import virtual_time
         (errno.ENETUNREACH, Answer.UNREACHABLE),
         (errno.ETIMEDOUT, Answer.TIMEOUT),
         (errno.EMFILE, Answer.NONE),
+        (errno.ECONNABORTED, Answer.NONE),
         (errno.EPERM, Answer.NONE),
         (errno.ENOENT, Answer.NONE),
     ],
@@ -53,6 +54,7 @@ def test_an_error_of_our_own_accuses_nobody(number, answer):
         ('FATAL: password authentication failed for user "diting_guard"', Answer.REJECTED),
         ("53300: FATAL: sorry, too many clients already", Answer.REJECTED),
         ('certificate file "/x" could not be read', Answer.NONE),
+        ("could not receive data from server: Software caused connection abort", Answer.NONE),
         ('could not open certificate file "/x": Permission denied', Answer.NONE),
         ('could not read root certificate file "/x": no certificate', Answer.NONE),
         ('could not load private key file "/x": key values mismatch', Answer.NONE),
@@ -332,6 +334,18 @@ def test_a_connection_that_did_not_stand_when_it_was_given_up_is_none():
         full = [socket.create_connection(listener.getsockname()) for _ in range(2)]
         assert asyncio.run(run(listener)) is Answer.TIMEOUT
         assert full
+
+
+def test_a_failure_whose_word_is_lost_is_no_answer():
+    """The loop had read the kernel's error when the probe was cut off: nothing is left of it, and nothing stands either."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = closed.getsockname()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(address) in (0, errno.EINPROGRESS, errno.ECONNREFUSED)
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert probe_ways._settled(sock) is Answer.NONE
 
 
 def test_a_last_look_begins_at_once_and_drops_what_is_under_way():

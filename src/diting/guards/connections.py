@@ -10,15 +10,16 @@ _SECONDS = 2.0
 
 
 async def end_connections(address: str) -> str:
-    """Have the kernel abort every TCP connection between this host and ``address``; what stood in the way, or "".
+    """Have the kernel abort the TCP connections between this host and ``address``; what stood in the way, or "".
 
     A route alone only stops new ones: whoever waits for an answer of a host that has lost its power (Patroni for its etcd, up
-    to a third of retry_timeout) goes on waiting. Takes CAP_NET_ADMIN and a kernel with INET_DIAG_DESTROY; ``ss`` says nothing
+    to a third of retry_timeout) goes on waiting. Only what is established: attempts to connect meet the route, and among them
+    are the probes of this host, whose end must not look like an answer. Takes CAP_NET_ADMIN and a kernel with INET_DIAG_DESTROY; ``ss`` says nothing
     of one without.
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            "ss", "--kill", "--tcp", "--numeric", "--no-header", "dst", address,
+            "ss", "--kill", "--tcp", "--numeric", "--no-header", "state", "established", "dst", address,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
     except OSError as error:

@@ -108,7 +108,13 @@ def _settled(sock: socket.socket) -> Answer:
     if not poll.poll(0):
         return Answer.TIMEOUT
     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return answer_of(OSError(number, os.strerror(number))) if number else Answer.OK
+    if number:
+        return answer_of(OSError(number, os.strerror(number)))
+    try:
+        sock.getpeername()
+    except OSError:
+        return Answer.NONE  # it has failed, and whoever was told has been cancelled with the word
+    return Answer.OK
 
 
 class RestWay:
@@ -275,8 +281,9 @@ _OURS = (
     "certificate file",
     "private key file",
     "password file",
+    "Software caused connection abort",
 )
-"""libpq's words about files of this host."""
+"""libpq's words about files of this host, and about connections that this host has ended (:mod:`.connections`)."""
 
 
 def answer_of_text(text: str) -> Answer:
