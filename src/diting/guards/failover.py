@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .runtime.ports import Ports
 
 
+_CALM_SECONDS = 10.0
+
+
 class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPolicy]):
     """Eyes and hands for :data:`diting.core.failover_machine.MACHINE`."""
 
@@ -136,8 +139,15 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         self.wake.set()
 
     def _heard(self) -> None:
-        """Something is new; while the primary is silent everybody looks at it quickly."""
+        """Something is new; while the primary is silent everybody looks at it quickly.
+
+        Until the leader key is released: from then on only Patroni is waited for, and it may share the processors.
+        """
         now = self.ports.clock.monotonic()
+        released = self._hands.results.get("release") if self._hands is not None else None
+        if released is not None and now - released.answered_at < _CALM_SECONDS:
+            self.wake.set()
+            return
         tcp, sql = self._probes.probe("tcp"), self._probes.probe("sql")
         silent = [p.failing_since for p in (tcp, sql) if p.failing_since is not None]
         if silent and now - min(silent) < max(HURRY_SECONDS, self.config.limits.hang_seconds + 5):
