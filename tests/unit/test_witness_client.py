@@ -11,7 +11,7 @@ import time
 import pytest
 
 from diting.guards.runtime.ports import SystemClock
-from diting.guards.witness_client import Line, WitnessClient, WitnessError
+from diting.guards.witness_client import Ahead, Line, WitnessClient, WitnessError
 
 
 class Peer:
@@ -172,3 +172,22 @@ def test_a_line_that_has_been_quiet_is_not_trusted_with_an_order():
             client.close()
 
     asyncio.run(run())
+
+
+def test_a_slow_answer_makes_nothing_in_it_newer():
+    """The same old sign of life, told in a quick answer and in a slow one, is of one moment."""
+    ahead = Ahead()
+    view = {"run": "a", "now": 50.0}
+    assert ahead.latest(view, 100.002) == pytest.approx(100.002)
+    # Put together 0.1 s later by the witness's clock, and 0.2 s under way.
+    assert ahead.latest({**view, "now": 50.1}, 100.302) == pytest.approx(100.102, abs=0.004)
+    # Never later than it came, and of another life of the witness, or of one that does not say, nothing is known.
+    assert ahead.latest({**view, "now": 50.4}, 100.4) <= 100.4
+    assert ahead.latest({"run": "b", "now": 3.0}, 101.0) == 101.0
+    assert ahead.latest({"run": "b"}, 102.0) == 102.0
+
+
+def test_how_far_the_clocks_are_apart_is_forgotten_in_seconds():
+    ahead = Ahead()
+    ahead.latest({"run": "a", "now": 50.0}, 100.0)
+    assert ahead.latest({"run": "a", "now": 55.0}, 105.5) == 105.5

@@ -211,9 +211,8 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
                 notes[name] = client.trouble
             if client.view is not None and client.asked_at is not None and client.answered_at is not None:
                 try:
-                    vantage, candidate = vantage_of(
-                        name, client.view, client.asked_at, client.answered_at, target
-                    )
+                    heard_at = client.answered_at if client.heard_at is None else client.heard_at
+                    vantage, candidate = vantage_of(name, client.view, client.asked_at, heard_at, target)
                     candidates.append(candidate)
                 except ViewError as error:
                     notes[name] = str(error)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SQL = (
     b"SELECT pg_is_in_recovery(),"
     b" (pg_last_wal_receive_lsn() - '0/0'::pg_lsn)::bigint,"
-    b" r.pid IS NOT NULL AND r.status IS DISTINCT FROM 'stopping', r.last_msg_receipt_time"
+    b" r.pid IS NOT NULL AND r.status IS DISTINCT FROM 'stopping', r.last_msg_receipt_time,"
+    b" extract(epoch FROM clock_timestamp() - r.last_msg_receipt_time)"
     b" FROM (SELECT 1) one LEFT JOIN pg_stat_wal_receiver r ON true"
 )
 """The account needs pg_read_all_stats: others see that there is a walreceiver and nothing of it."""
@@ -50,6 +51,7 @@ class LocalPostgres:
         self._conn: pq.abc.PGconn | None = None
         self._stamp: str | None = None
         self._fed_at: float | None = None
+        self._looked_at: float | None = None
         self.walreceiver: WalReceiver | None = None
         self.candidate = Candidate(name)
 
@@ -88,10 +90,15 @@ class LocalPostgres:
             # The stamp is kept: a look that failed must not make an old message look like a new one.
             self.walreceiver = None
             return
-        # Only a change counts: the stamp itself is of a clock that may be anywhere. The newest message came, at the
-        # latest, just before this answer.
+        # Only a change counts: the stamp itself is of a clock that may be anywhere. Its age is of one clock twice, and is taken
+        # within what is certain whatever that clock does: the message came after the last look that did not show it, and
+        # before this answer.
+        now = self._clock.monotonic()
         if row[3] is not None and row[3] != self._stamp:
-            self._stamp, self._fed_at = row[3], self._clock.monotonic()
+            since = now if row[4] is None else now - float(row[4])
+            self._stamp = row[3]
+            self._fed_at = min(now, since if self._looked_at is None else max(since, self._looked_at))
+        self._looked_at = asked
         lsn = None if row[1] is None else int(row[1])
         self.walreceiver = WalReceiver(row[2] == "t", asked, self._fed_at, lsn)
 

@@ -290,6 +290,7 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
             "witness": self.config.member,
             "run": self._run,
             "serial": self._serial,
+            "now": now,
             "target": None if target is None else target.name,
             "probes": {way: as_ages(self._probes.probe(way), now) for way in WAYS},
             "walreceiver": None if wal is None else _wal_view(wal, now),

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ _LIMIT_BYTES = 65536
 _PREPARE_SECONDS = 1.0
 _TRUSTED_SECONDS = 2.0
 """A line that has been quiet for longer is opened anew: a host that lost power meanwhile said goodbye to nobody."""
+_AHEAD_SECONDS = 2.0
+_SLEW = 0.01
 _ERRORS = (
     OSError,
     TimeoutError,
@@ -115,6 +118,33 @@ class Line:
             kept[1].transport.abort()
 
 
+class Ahead:
+    """How far this host's monotonic clock is ahead of a witness's, as the quickest answer of late shows it.
+
+    Without it the same old sign of life would look newer in a slow answer than in a quick one, and newer than a read-back
+    that came after it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque()
+        self._run: object = None
+
+    def latest(self, view: Mapping[str, Any], answered_at: float) -> float:
+        """The latest moment at which ``view`` can have been put together: when it came, or earlier."""
+        theirs = view.get("now")
+        if not isinstance(theirs, float):
+            return answered_at
+        if view.get("run") != self._run:
+            self._run = view.get("run")
+            self._seen.clear()
+        self._seen.append((answered_at, answered_at - theirs))
+        while self._seen[0][0] < answered_at - _AHEAD_SECONDS:
+            self._seen.popleft()
+        # Clocks that are being slewed drift apart meanwhile.
+        ahead = min(lead + (answered_at - at) * _SLEW for at, lead in self._seen)
+        return min(answered_at, theirs + ahead)
+
+
 class WitnessClient:
     """Keeps the newest view of one witness, and has it carry out orders. ``changed`` is called on news."""
 
@@ -132,7 +162,10 @@ class WitnessClient:
         self.view: dict[str, Any] | None = None
         self.asked_at: float | None = None
         self.answered_at: float | None = None
+        self.heard_at: float | None = None
+        """The latest moment at which the view can have been put together; the ages in it count from there."""
         self.trouble = ""
+        self._ahead = Ahead()
         self._clock = clock
         self._wait = wait_seconds
         self._changed = changed
@@ -206,6 +239,7 @@ class WitnessClient:
             raise WitnessError(f"{self.name}: {status} {view.get('error')}")
         news = self.view is None or view.get("serial") != self.view.get("serial") or quick_seconds > 0
         self.view, self.asked_at, self.answered_at = view, asked_at, self._clock.monotonic()
+        self.heard_at = self._ahead.latest(view, self.answered_at)
         self.trouble = ""
         if news:
             self._changed()
