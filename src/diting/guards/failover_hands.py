@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 Ended = tuple[Outcome, str]
-_RECORD_SECONDS = 0.5
+_RECORD_SECONDS = 0.2
 """Beside the order: only an etcd that hardly answers makes the fence wait for its record."""
 
 
