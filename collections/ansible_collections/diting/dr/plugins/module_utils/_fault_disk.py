@@ -20,6 +20,7 @@ from ansible_collections.diting.dr.plugins.module_utils._fault import FaultError
 MOUNTS = pathlib.Path("/proc/self/mountinfo")
 TMPFILES = pathlib.Path("/etc/tmpfiles.d")
 FIRST_STEP_BYTES = 1 << 30
+ROUNDS = 5
 SMALLEST_STEP_BYTES = 4096
 LEFT_BYTES = 65536
 """Less than this left for users counts as full: PostgreSQL asks for 8 KiB pages and 16 MiB segments."""
@@ -95,6 +96,24 @@ def free_command(filler: str, rule: pathlib.Path) -> str:
     return f"rm -f {filler} {rule}"
 
 
+def _take(descriptor: int, taken: int) -> int:
+    """Add all that is free to the file of ``taken`` bytes; its new size."""
+    largest = FIRST_STEP_BYTES
+    while largest >= SMALLEST_STEP_BYTES:
+        # Half of what is left: asking for too much is undone by the kernel, and looks full meanwhile.
+        free = os.fstatvfs(descriptor).f_bfree * os.fstatvfs(descriptor).f_frsize
+        step = max(SMALLEST_STEP_BYTES, min(largest, free // 2 // SMALLEST_STEP_BYTES * SMALLEST_STEP_BYTES))
+        try:
+            os.posix_fallocate(descriptor, taken, step)
+        except OSError as problem:
+            if problem.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise
+            largest = step // 2
+        else:
+            taken += step
+    return taken
+
+
 def fill(filler: str, rule: pathlib.Path) -> dict[str, object]:
     """Take all space of the filler's file system; returns stamps in ns and what is left, in bytes.
 
@@ -105,28 +124,19 @@ def fill(filler: str, rule: pathlib.Path) -> dict[str, object]:
     sent = time.monotonic_ns()
     descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     taken = 0
-    largest = FIRST_STEP_BYTES
+    left = LEFT_BYTES
     try:
-        while largest >= SMALLEST_STEP_BYTES:
-            # Half of what is left: asking for too much is undone by the kernel, and looks full meanwhile.
-            free = os.fstatvfs(descriptor).f_bfree * os.fstatvfs(descriptor).f_frsize
-            step = max(
-                SMALLEST_STEP_BYTES, min(largest, free // 2 // SMALLEST_STEP_BYTES * SMALLEST_STEP_BYTES)
-            )
-            try:
-                os.posix_fallocate(descriptor, taken, step)
-            except OSError as problem:
-                if problem.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                    raise
-                largest = step // 2
-            else:
-                taken += step
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
+        for _round in range(ROUNDS):
+            taken = _take(descriptor, taken)
+            # What the kernel kept aside for writes to come is free again only now.
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
+            state = os.fstatvfs(descriptor)
+            left = state.f_bavail * state.f_frsize
+            if left < LEFT_BYTES:
+                break
     finally:
         os.close(descriptor)
-    state = os.statvfs(filler)
-    left = state.f_bavail * state.f_frsize
     if left >= LEFT_BYTES:
         raise FaultError(f"{filler} took {taken} bytes and {left} are left; wanted less than {LEFT_BYTES}")
     stamps = {"sent_mono_ns": sent, "gone_mono_ns": time.monotonic_ns()}
