@@ -36,6 +36,22 @@ def test_who_waits_for_a_dead_host_waits_no_longer():
         end.close()
 
 
+def test_of_one_port_only_and_never_those_of_the_host_with_itself():
+    asked, own = pair("127.83.0.9"), pair("127.0.0.1")
+    port = asked[1].getsockname()[1]
+    assert asyncio.run(end_connections("127.83.0.9", port + 1)) == ""
+    assert asyncio.run(end_connections(None, port)) == ""
+    asked[1].send(b"x")
+    assert asked[0].recv(1) == b"x"
+    assert asyncio.run(end_connections("127.83.0.9", port)) == ""
+    with pytest.raises(ConnectionAbortedError):
+        asked[0].recv(1)
+    own[1].send(b"x")
+    assert own[0].recv(1) == b"x"
+    for end in (*asked, *own):
+        end.close()
+
+
 def test_a_host_without_the_tool_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     assert "ss" in asyncio.run(end_connections("127.83.0.9"))

@@ -44,8 +44,8 @@ class Witness:
 
 
 class Lock:
-    def __init__(self, proof=None):
-        self.proof, self.withdrawn = proof, 0
+    def __init__(self, proof=None, elected_at=None):
+        self.proof, self.elected_at, self.withdrawn = proof, elected_at, 0
 
     def withdraw(self):
         self.withdrawn += 1
@@ -348,3 +348,12 @@ def test_a_proxy_that_closes_without_a_word_was_not_told(tmp_path):
         with pytest.raises(ProxyError, match="client1"):
             asyncio.run(run(answer))
     assert commands(["w"], "pg1") == b"set server w/pg1 health down; shutdown sessions server w/pg1\n"
+
+
+@pytest.mark.parametrize(("ago", "asked"), [(None, []), (0.5, [("ask_anew", {})]), (60.0, [])])
+def test_after_an_election_of_etcd_the_members_ask_it_anew(ago, asked):
+    """What was asked of etcd while it had no leader is never answered; Patroni would wait for seconds."""
+    witness = Witness("pg2", (200, ""))
+    elected = None if ago is None else time.monotonic() - ago
+    carry_out("tell_proxies", witnesses=[witness], lock=Lock(LOCK, elected))
+    assert witness.asked == asked

@@ -141,6 +141,22 @@ def test_connections_to_what_is_cut_off_are_ended_and_the_order_waits_for_none_o
     assert ended == ["10.0.0.1"], "only of what is cut off"
 
 
+def test_asking_anew_ends_the_connections_to_etcd_and_sets_no_route():
+    ended = []
+
+    async def end(*what):
+        ended.append(what)
+        return ""
+
+    async def run():
+        guard = WitnessGuard(config(), Ports(), None, end)
+        assert await guard.order("ask_anew", {}) == (200, {})
+        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert ended == [(None, 2379)]
+
+
 def test_what_was_carried_out_and_what_failed_is_told_apart():
     assert ordered()[:2] == (200, {"routes": []})
     status, answer, _seconds = ordered(failing=True)

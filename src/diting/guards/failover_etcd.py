@@ -79,6 +79,8 @@ class EtcdWatch:
         self.fences_recorded: int | None = None
         self.fences_read_at: float | None = None
         self.trouble = ""
+        self.elected_at: float | None = None
+        """When etcd was first seen to have another leader than before; None while it never had."""
         self._config = config
         self._clock = clock
         self._changed = changed
@@ -181,6 +183,8 @@ class EtcdWatch:
             test_value=str(self._number),
             deadline_seconds=_DEADLINE_SECONDS,
         )
+        if self.view.raft_term is not None and seen.raft_term != self.view.raft_term:
+            self.elected_at = seen.answered_at
         view = EtcdView(
             accepted_at=seen.asked_at,
             asked_at=seen.asked_at,

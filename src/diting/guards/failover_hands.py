@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 Ended = tuple[Outcome, str]
+_ELECTION_SECONDS = 10.0
 _RECORD_SECONDS = 0.2
 """Beside the order: only an etcd that hardly answers makes the fence wait for its record."""
 
@@ -39,6 +40,10 @@ class LockHolder(Protocol):
     @property
     def proof(self) -> KeyRevision | None:
         """The lock as it is held now; None when it is not certainly ours."""
+
+    @property
+    def elected_at(self) -> float | None:
+        """When etcd was last seen to have elected; None while it never has."""
 
     def withdraw(self) -> None:
         """Make every transaction fail that names the lock as it is now, also one that is under way."""
@@ -238,8 +243,24 @@ class Hands:
             return False  # the lock keeps others from fencing at the same time; this is beside it
         return True
 
+    async def _ask_anew(self, seconds: float) -> None:
+        """Have the members ask etcd anew after an election: etcd 3.4 never answers what was under way then."""
+        elected, now = self._lock.elected_at, self._clock.monotonic()
+        if elected is None or now - elected > _ELECTION_SECONDS:
+            return
+        orders = (client.order("ask_anew", {}, seconds) for client in self._clients.values())
+        # Whoever does not take part in it waits a third of Patroni's retry_timeout, and that is all.
+        await asyncio.gather(*orders, return_exceptions=True)
+
     async def _tell_proxies(self, args: Mapping[str, Any]) -> Ended:
         seconds = float(args["deadline_seconds"])
+        anew = asyncio.create_task(self._ask_anew(seconds))
+        try:
+            return await self._tell(args, seconds)
+        finally:
+            await anew
+
+    async def _tell(self, args: Mapping[str, Any], seconds: float) -> Ended:
         told = [
             tell(proxy, str(args["target"]), self._config.identity.context, seconds * 0.9)
             for proxy in self._config.proxies

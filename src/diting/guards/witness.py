@@ -82,6 +82,7 @@ class WitnessConfig(Strict):
     min_free_bytes: int = Field(
         256 * 2**20, ge=0, description="A member with less free space cannot take over from a full one"
     )
+    etcd_port: Port = Field(2379, description="Port of etcd for clients, which this host's Patroni asks")
     max_hold_seconds: float = Field(300.0, gt=0, le=3600, description="Longest isolation that is taken")
     route_table: int = Field(MAIN_TABLE, ge=1, le=2**31, description="Routing table of the isolating routes")
 
@@ -98,11 +99,12 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
         config: WitnessConfig,
         ports: Ports,
         routes: Routes | None = None,
-        end: Callable[[str], Awaitable[str]] = end_connections,
+        end: Callable[..., Awaitable[str]] = end_connections,
     ) -> None:
         super().__init__(config, ports)
         self._end = end
         self._ending: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._go_on = ""
         self._run = secrets.token_hex(8)
         self._routes = routes or NetlinkRoutes(config.route_table)
@@ -229,6 +231,9 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
     async def _end_connections(self, address: str) -> None:
         self._go_on = await self._end(address)
 
+    async def _end_asking(self) -> None:
+        self._go_on = await self._end(None, self.config.etcd_port)
+
     def _time_is_over(self) -> None:
         # What does not work here, the cycle tries again and says.
         with contextlib.suppress(OSError):
@@ -299,6 +304,9 @@ class WitnessGuard(Guard[WitnessConfig, State, Observation, Policy]):
 
     async def order(self, name: str, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """Have the cycle carry an order out, and wait until it is."""
+        if name == "ask_anew":
+            self._asking = asyncio.create_task(self._end_asking())
+            return 200, {}
         async with self._one_order:
             now = self.ports.clock.monotonic()
             hold = None if name == "unisolate" else float(body.get("hold_seconds", 0))

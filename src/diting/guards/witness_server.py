@@ -6,6 +6,8 @@
     A name in ``anew`` that was not in the question before has it drop what is under way and look at once.
 ``POST /v1/isolate`` ``{"address", "hold_seconds"}`` and ``POST /v1/unisolate`` ``{"address"}``
     200 when it is done, 403 when it is refused, 503 when nobody can tell.
+``POST /v1/ask_anew`` ``{}``
+    Ends this host's connections to etcd, so that its Patroni asks again. 200 when that has begun.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ class WitnessServer:
         parts = urlsplit(target)
         if (method, parts.path) == ("GET", "/v1/view"):
             return 200, await self._service.view(dict(parse_qsl(parts.query)))
-        if method == "POST" and parts.path in ("/v1/isolate", "/v1/unisolate"):
+        if method == "POST" and parts.path in ("/v1/isolate", "/v1/unisolate", "/v1/ask_anew"):
             data = json.loads(body or b"{}")
             if not isinstance(data, dict):
                 raise ValueError("an object is wanted")
