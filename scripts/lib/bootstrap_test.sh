@@ -33,15 +33,16 @@ test_bootstrap() {
 }
 
 test_etcd() { # folder: the package is unpacked and not installed, since installing it starts a server that nobody asked for
-  mkdir -p "$1" && cd "$1" && rm -f etcd-server_*.deb &&
-    apt-get download -q etcd-server && dpkg -x etcd-server_*.deb . && rm -f etcd-server_*.deb
+  mkdir -p "$1" && cd "$1" && rm -f etcd-*.deb &&
+    apt-get download -q etcd-server etcd-client &&
+    for package in etcd-server_*.deb etcd-client_*.deb; do dpkg -x "$package" . && rm -f "$package" || return 1; done
 }
 
 test_bootstrap_etcd() {
   local stages=" $* " folder="${DITING_CACHE:-/var/cache/diting}/etcd-server"
   case "$stages" in "  " | *" process "*) ;; *) return 0 ;; esac
   if command -v etcd >/dev/null || [ -n "${DITING_TEST_ETCD:-}" ]; then return 0; fi
-  [ -x "$folder/usr/bin/etcd" ] || (bootstrap_step "unpacking etcd for tests" test_etcd "$folder") ||
+  [ -x "$folder/usr/bin/etcdctl" ] || (bootstrap_step "unpacking etcd for tests" test_etcd "$folder") ||
     echo "setup: going on without etcd; what needs it is skipped and named" >&2
   if [ -x "$folder/usr/bin/etcd" ]; then export DITING_TEST_ETCD="$folder/usr/bin/etcd"; fi
 }

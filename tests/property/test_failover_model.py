@@ -24,7 +24,7 @@ def settled() -> Node:
     node = Node(World(), FailoverState())
     for _tick in range(4):
         node = tick(node, ())
-    return replace(node, judge=lives(node.judge, node.world.now))
+    return replace(node, judge=lives(node.judge, node.world.now, node.world.raft_term))
 
 
 def follow(node: Node, *names: str) -> Node:

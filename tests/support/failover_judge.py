@@ -44,7 +44,7 @@ class Judge:
     revision: int | None = None
     """The leader key's when the fence was ordered."""
     raft_term: int | None = None
-    """etcd's at that moment."""
+    """etcd's when the primary was last heard of, or later: the guard knows of no election before its suspicion."""
     confirmed: tuple[str, ...] = ()
     """Vantage points that spoke for the fence."""
     open_since: float | None = None
@@ -127,7 +127,6 @@ def check(node: Node, actions, path) -> Judge:
                 ordered_at=world.now,
                 open_since=world.now,
                 revision=world.mod_revision,
-                raft_term=world.raft_term,
                 confirmed=tuple(name for name in EVERYBODY if name not in world.stale),
                 off=None,
                 fences=(*judge.fences, world.now),
@@ -200,6 +199,6 @@ def still_right(node: Node, judge: Judge, path) -> Judge:
     return judge
 
 
-def lives(judge: Judge, moment: float) -> Judge:
+def lives(judge: Judge, moment: float, raft_term: int) -> Judge:
     """Heard of, beyond doubt, up to ``moment``."""
-    return replace(judge, last_heard=moment, last_sign=moment, last_clear=moment)
+    return replace(judge, last_heard=moment, last_sign=moment, last_clear=moment, raft_term=raft_term)

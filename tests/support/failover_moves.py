@@ -123,7 +123,7 @@ def dies(node: Node) -> Node | None:
     if node.world.alive_until is not None:
         return None
     world = node.world
-    return replace(node, world=world.dies(), judge=lives(node.judge, world.now))
+    return replace(node, world=world.dies(), judge=lives(node.judge, world.now, world.raft_term))
 
 
 def rewrites(node: Node) -> Node | None:
@@ -131,7 +131,7 @@ def rewrites(node: Node) -> Node | None:
     if (node.world.holder, node.world.mod_revision) != (TARGET, 7):
         return None
     world = replace(node.world, mod_revision=8)
-    return replace(node, world=world, judge=lives(node.judge, world.now + 0.03))
+    return replace(node, world=world, judge=lives(node.judge, world.now + 0.03, world.raft_term))
 
 
 def lands(node: Node) -> Node | None:
@@ -146,7 +146,7 @@ def leads_again(node: Node) -> Node | None:
     if node.world.holder == TARGET:
         return None
     world = replace(node.world, holder=TARGET, mod_revision=node.world.mod_revision + 10)
-    return replace(node, world=world, judge=lives(node.judge, world.now + 0.03))
+    return replace(node, world=world, judge=lives(node.judge, world.now + 0.03, world.raft_term))
 
 
 def another_leads(node: Node) -> Node | None:
@@ -163,7 +163,7 @@ def revives(node: Node) -> Node | None:
     replied_at = node.world.now if refused else node.world.replied_at
     world = replace(node.world, alive_until=None, heard=(), tcp=Answer.TIMEOUT, replied_at=replied_at)
     judge = replace(node.judge, last_refused=world.now) if refused else node.judge
-    return replace(node, world=world, judge=lives(judge, world.now + STEP))
+    return replace(node, world=world, judge=lives(judge, world.now + STEP, world.raft_term))
 
 
 def sleeps(node: Node) -> Node:

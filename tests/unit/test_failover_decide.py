@@ -155,6 +155,15 @@ def test_a_new_etcd_leader_refreshes_leases_and_that_is_no_sign(guard, world):
     assert "release" in guard.names()
 
 
+def test_an_election_between_the_silence_and_the_fence_does_not_stop_it(guard, world):
+    """etcd's leader died with the primary: the next one has made the lease longer than whole, and no reading proves its age."""
+    world = play(guard, world.dies(), 0.2)
+    assert guard.state.phase is Phase.SUSPECT
+    # The election timeout is added to every lease.
+    play(guard, replace(world, raft_term=4, renewed_at=world.now + 1.0), 4.0)
+    assert "release" in guard.names()
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.3], ids=["at once", "later"])
 def test_a_renewal_during_the_read_back_is_not_forgotten_over_an_election_of_etcd(guard, world, pause):
     """The new etcd leader makes every lease whole, so from then on the renewal itself cannot be seen any more."""

@@ -205,7 +205,6 @@ def _remember(
                 survivors=tuple(sorted(v.name for v in witnesses if v.kind is VantageKind.REPLICA)),
                 off_asked_at=None,
                 off_answered_at=None,
-                raft_term=seen.etcd.raft_term,
                 renewed_at=None,
                 received=(),
                 isolated_until=None,
@@ -227,7 +226,7 @@ def _remember(
         case Event.ETCD_LEADER_BESIDE:
             return replace(new, moved_etcd_at=now)
         case Event.SIGNS_MISSING:
-            return replace(new, lease=signs.lease_of(seen.etcd))
+            return replace(new, lease=signs.lease_of(seen.etcd), raft_term=seen.etcd.raft_term)
     return new
 
 

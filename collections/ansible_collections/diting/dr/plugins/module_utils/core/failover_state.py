@@ -88,7 +88,7 @@ class FailoverState(Plain):
     asked_again_at: float = 0.0
     lease: Lease | None = None
     raft_term: int | None = None
-    """etcd's when the fence was ordered; another one since then has made every lease whole."""
+    """etcd's when the signs went missing; another one since then has made every lease whole, and longer than whole."""
     renewed_at: float | None = None
     """The latest moment at which the newest renewal that was seen since the order can have come."""
     received: tuple[Received, ...] = ()
