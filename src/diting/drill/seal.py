@@ -237,6 +237,10 @@ def _sections(
     return sections
 
 
+P99_LIMIT_SECONDS = 0.5
+"""Of a drill that was opened before it could be set."""
+
+
 def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
     targets = about.get("targets") or {}
     limit = (targets.get("rto_client_seconds") or {}).get("limit")
@@ -248,6 +252,7 @@ def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
         "failed_zone": about["failed_zone"],
         "replicas": about["replicas"],
         "stability_seconds": about["stability_seconds"],
+        "p99_limit_seconds": about.get("p99_limit_seconds", P99_LIMIT_SECONDS),
         "min_acked": about["min_acked"],
         "effect": {"target": about["effect_targets"][0], "states": about["effect_states"]},
     }
