@@ -257,6 +257,8 @@ def break_one(base: Path, host: Host, command: str, bad: str) -> str:
     script = base / "breaking"
     script.write_text(
         "#!/bin/sh\n"
+        # Or WAL-G has the next segments in the background, if it is quick enough, before the key is wrong.
+        "export WALG_DOWNLOAD_CONCURRENCY=1\n"
         f'if [ "$1" = {bad} ]; then sed -i \'s/"walg-secret-key"/"wrong"/\' {host.walg_config}; fi\n'
         f"exec {command.replace('%f', '$1').replace('%p', '$2')}\n"
     )

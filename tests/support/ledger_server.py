@@ -128,11 +128,14 @@ class Server:
     def freeze(self) -> None:
         """SIGSTOP as a black hole looks: connections are accepted by the kernel, nothing answers."""
         for pid in self.pids():
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # a session that has just ended
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
+        # The postmaster first: it is going on that has some of the others end.
         for pid in self.pids():
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def kill(self) -> None:
         for pid in self.pids():
