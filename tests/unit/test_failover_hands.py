@@ -353,7 +353,8 @@ def test_a_proxy_that_closes_without_a_word_was_not_told(tmp_path):
 @pytest.mark.parametrize(("ago", "asked"), [(None, []), (0.5, [("ask_anew", {})]), (60.0, [])])
 def test_after_an_election_of_etcd_the_members_ask_it_anew(ago, asked):
     """What was asked of etcd while it had no leader is never answered; Patroni would wait for seconds."""
-    witness = Witness("pg2", (200, ""))
+    witness, fenced = Witness("pg2", (200, "")), Witness("pg1", (200, ""))
     elected = None if ago is None else time.monotonic() - ago
-    carry_out("tell_proxies", witnesses=[witness], lock=Lock(LOCK, elected))
+    carry_out("tell_proxies", witnesses=[witness, fenced], lock=Lock(LOCK, elected))
     assert witness.asked == asked
+    assert fenced.asked == [], "it is off, and its silence would be waited for"

@@ -15,8 +15,8 @@ async def end_connections(address: str | None, port: int | None = None) -> str:
 
     A route alone only stops new ones: whoever waits for an answer of a host that has lost its power (Patroni for its etcd, up
     to a third of retry_timeout) goes on waiting. Only what is established: attempts to connect meet the route, and among them
-    are the probes of this host, whose end must not look like an answer. Takes CAP_NET_ADMIN and a kernel with INET_DIAG_DESTROY; ``ss`` says nothing
-    of one without.
+    are the probes of this host, whose end must not look like an answer. Takes CAP_NET_ADMIN and a kernel with
+    INET_DIAG_DESTROY; ``ss`` says nothing of one without.
     """
     # etcd's gateway talks to etcd itself over loopback, and has a pause before it does so again.
     to = ["not", "dst", "127.0.0.0/8"] if address is None else ["dst", address]

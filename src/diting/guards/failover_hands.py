@@ -243,18 +243,20 @@ class Hands:
             return False  # the lock keeps others from fencing at the same time; this is beside it
         return True
 
-    async def _ask_anew(self, seconds: float) -> None:
+    async def _ask_anew(self, target: str, seconds: float) -> None:
         """Have the members ask etcd anew after an election: etcd 3.4 never answers what was under way then."""
         elected, now = self._lock.elected_at, self._clock.monotonic()
         if elected is None or now - elected > _ELECTION_SECONDS:
             return
-        orders = (client.order("ask_anew", {}, seconds) for client in self._clients.values())
+        # Not of the fenced host, whose silence would hold up the word that the proxies are told.
+        others = [client for name, client in self._clients.items() if name != target]
+        orders = (client.order("ask_anew", {}, seconds / 2) for client in others)
         # Whoever does not take part in it waits a third of Patroni's retry_timeout, and that is all.
         await asyncio.gather(*orders, return_exceptions=True)
 
     async def _tell_proxies(self, args: Mapping[str, Any]) -> Ended:
         seconds = float(args["deadline_seconds"])
-        anew = asyncio.create_task(self._ask_anew(seconds))
+        anew = asyncio.create_task(self._ask_anew(str(args["target"]), seconds))
         try:
             return await self._tell(args, seconds)
         finally:
