@@ -25,12 +25,16 @@ class Wire:
 
     def __init__(self):
         self.fences, self.counts, self.renews = ["ops2/pg1-7-1"], True, True
+        self.reads = []
 
     def __call__(self, endpoint, path, body, timeout_seconds):
         if path == "/v3/lease/grant":
             return 200, {"ID": "7", "TTL": body["TTL"]}
         if path == "/v3/lease/keepalive":
             return 200, {"result": {"TTL": "10" if self.renews else "0"}}
+        if path == "/v3/kv/txn" and not body["compare"]:
+            self.reads.append([kind for item in body["success"] for kind in item])
+            return 200, {"header": {"raft_term": "3"}, "responses": [{"response_range": {}}] * 3}
         if path == "/v3/kv/txn":
             return 200, {"succeeded": True, "header": {"revision": "31"}}
         if path == "/v3/kv/range":
@@ -93,3 +97,34 @@ def test_a_lock_that_was_lost_in_between_is_a_new_one(watch, wire, clock):
     wire.counts = True
     look(watch, clock)
     assert watch.lock_until is not None
+
+
+def test_a_hurry_that_is_on_is_no_reason_to_ask_again(watch, clock):
+    """In a silence something is heard fifty times a second; what was ordered is waited for, and asked about at once."""
+
+    def asks_at_once():
+        woken = watch._wake.is_set()
+        watch._wake.clear()
+        return woken
+
+    watch.hurry(0.5)
+    assert asks_at_once(), "it begins now"
+    clock.advance(0.4)
+    watch.hurry(0.5)
+    assert not asks_at_once(), "and goes on at its own pace"
+    watch.hurry(0.5, at_once=True)
+    assert asks_at_once()
+    clock.advance(0.6)
+    watch.hurry(0.5)
+    assert asks_at_once(), "the one before was over"
+
+
+def test_etcd_is_not_made_to_write_for_every_reading_of_a_hurry(watch, clock, wire):
+    for _ in range(9):
+        asked = clock.monotonic()
+        watch._read(with_lease=False)
+        assert watch.view.asked_at == asked
+        assert asked - watch.view.accepted_at < 0.2, "the last write that was accepted, and no later reading"
+        clock.advance(0.07)
+    assert ["requestPut" in kinds for kinds in wire.reads] == [True, False, False] * 3
+    assert all(kinds[:3] == ["requestRange"] * 3 for kinds in wire.reads)

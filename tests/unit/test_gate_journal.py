@@ -147,6 +147,26 @@ def test_a_cut_off_tail_and_a_forged_journal_are_found_by_the_anchor(book):
     assert "rewritten" in str(book.verify(anchor).problem)
 
 
+def test_two_writers_of_one_file_never_go_on_from_what_only_one_of_them_knows(book):
+    other = JournalFile(book.path, "other")
+    for number in range(4):
+        (book, other)[number % 2].append("one", {})
+    book.path.replace(book.path.with_suffix(".aside"))
+    book.append("one", {})
+    assert [book.verify().records, book.records()[0]["seq"]] == [1, 1]
+    assert JournalFile(book.path.with_suffix(".aside"), "reader").verify().records == 4
+
+
+def test_an_end_that_was_altered_since_is_found_by_the_writer_that_wrote_it(book):
+    book.append("one", {"x": 1})
+    edited = book.path.read_bytes().replace(b'"x":1', b'"x":2')
+    book.path.write_bytes(edited)
+    os.utime(book.path, ns=(0, book.path.stat().st_mtime_ns + 1))
+    with pytest.raises(journal.JournalError, match="last line"):
+        book.append("two", {})
+    assert book.path.read_bytes() == edited
+
+
 def test_reading_on_from_a_head(book):
     book.append("one", {})
     records, offset = book.read_from(journal.Head(), 0)

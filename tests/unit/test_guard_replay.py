@@ -143,6 +143,18 @@ def remark(record):
 
 
 @pytest.mark.parametrize(
+    "pair", [(True, 1), (1, 1.0), (0.0, -0.0), (False, 0), ([], {}), (None, False)], ids=str
+)
+def test_values_that_python_takes_for_equal_have_marks_of_their_own(pair):
+    first, second = (
+        guard_journal.marks_of("cycle", {"now": 1.5, "observation": value}) for value in (*pair,)
+    )
+    assert first != second
+    again = guard_journal.marks_of("cycle", {"now": 1.5, "observation": pair[0]})
+    assert again == first
+
+
+@pytest.mark.parametrize(
     ("number", "change", "field"),
     [
         (8, lambda r: r["observation"].update(degrees=20.0), "state.cooled"),

@@ -54,7 +54,7 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class ClusterReading:
-    """Patroni's keys, read in the transaction whose test write etcd accepted. Moments are monotonic seconds."""
+    """Patroni's keys, read in one transaction, a test write with them. Moments are monotonic seconds."""
 
     asked_at: float
     answered_at: float
@@ -163,16 +163,17 @@ class Etcd:
             self.endpoints.insert(0, endpoint)
 
     def read_cluster(
-        self, prefix: str, *, test_key: str, test_value: str, deadline_seconds: float
+        self, prefix: str, *, test_key: str, test_value: str | None, deadline_seconds: float
     ) -> ClusterReading:
         """Patroni's keys under ``prefix`` (``/service/<scope>/``) and a test write, in one transaction.
 
-        One round trip answers both questions: what stands there, and whether etcd accepts a write. Nothing is read of a
-        cluster without quorum: reads here are linearizable.
+        One round trip answers both questions: what stands there, and whether etcd accepts a write; without a value the
+        second is not asked. Nothing is read of a cluster without quorum: reads here are linearizable.
         """
         keys = [f"{prefix}leader", f"{prefix}sync", f"{prefix}config"]
         success: list[dict[str, Any]] = [{"requestRange": {"key": encode(key)}} for key in keys]
-        success.append({"requestPut": {"key": encode(test_key), "value": encode(test_value)}})
+        if test_value is not None:
+            success.append({"requestPut": {"key": encode(test_key), "value": encode(test_value)}})
         asked = self._clock()
         answer = self.call("/v3/kv/txn", {"compare": [], "success": success}, deadline_seconds)
         try:

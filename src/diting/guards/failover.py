@@ -228,7 +228,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
             seconds = min(2.0, float(action.args["deadline_seconds"]))
             for client in self._clients.values():
                 client.look_anew(seconds)
-            etcd.hurry(seconds)
+            etcd.hurry(seconds, at_once=True)
             self._probes.hurry(seconds)
             await self._probes.look_anew()
             return {"begun": True}
@@ -236,7 +236,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         if action.name == "move_etcd_leader":
             etcd.look_for_leader()
         else:
-            etcd.hurry(1.0)
+            etcd.hurry(1.0, at_once=True)
         return {"begun": begun}
 
     def signature(self, observation: Observation) -> Any:

@@ -25,6 +25,7 @@ _LEADER_SECONDS = 5.0
 _FENCES_SECONDS = 4.0
 _LEASE_EVERY = 4
 _QUICK_SECONDS = 0.05
+_TESTED_SECONDS = 0.2
 
 
 class LocalLock:
@@ -132,10 +133,14 @@ class EtcdWatch:
         self._wake.set()
         self._local.close()
 
-    def hurry(self, seconds: float) -> None:
-        """Read at once, and quickly for ``seconds``."""
-        self._quick_until = max(self._quick_until, self._clock.monotonic() + seconds)
-        self._wake.set()
+    def hurry(self, seconds: float, *, at_once: bool = False) -> None:
+        """Read quickly for ``seconds``, beginning now; ``at_once`` does not wait for the turn of a hurry that is on either."""
+        now = self._clock.monotonic()
+        begins = now >= self._quick_until
+        self._quick_until = max(self._quick_until, now + seconds)
+        # What is heard of a silence comes many times a second, and each is no reason to ask etcd again.
+        if begins or at_once:
+            self._wake.set()
 
     def look_for_leader(self) -> None:
         """Ask soon who leads etcd."""
@@ -177,16 +182,19 @@ class EtcdWatch:
         if holder is not None and holder.etcd:
             self._etcd.endpoints.sort(key=holder.etcd.__eq__)
         prefix, own = self._config.etcd.prefix, self._config.etcd.own_prefix
+        accepted_at = self.view.accepted_at
+        # etcd writes to its disk for each test; in a hurry the last one holds for a while.
+        tests = accepted_at is None or self._clock.monotonic() - accepted_at >= _TESTED_SECONDS
         seen = self._etcd.read_cluster(
             prefix,
             test_key=f"{own}alive/{self._config.owner}",
-            test_value=str(self._number),
+            test_value=str(self._number) if tests else None,
             deadline_seconds=_DEADLINE_SECONDS,
         )
         if self.view.raft_term is not None and seen.raft_term != self.view.raft_term:
             self.elected_at = seen.answered_at
         view = EtcdView(
-            accepted_at=seen.asked_at,
+            accepted_at=seen.asked_at if tests else accepted_at,
             asked_at=seen.asked_at,
             answered_at=seen.answered_at,
             raft_term=seen.raft_term,

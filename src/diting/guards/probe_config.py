@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,8 +40,16 @@ class Identity(Strict):
     key: AbsolutePath = Field(Path("/etc/diting/pki/host.key"), description="PEM file of its key")
 
     def context(self) -> ssl.SSLContext:
-        """TLS as a client with this identity. Raises OSError for files that cannot be read."""
-        return client_context(str(self.ca), str(self.certificate), str(self.key))
+        """TLS as a client with this identity, as the files are now. Raises OSError for files that cannot be read."""
+        files = (self.ca, self.certificate, self.key)
+        stamps = tuple((f.st_mtime_ns, f.st_ino, f.st_size) for f in (path.stat() for path in files))
+        return _context(*(str(path) for path in files), stamps)
+
+
+@functools.lru_cache(maxsize=4)
+def _context(ca: str, certificate: str, key: str, stamps: object) -> ssl.SSLContext:  # noqa: ARG001 - the cache's key
+    # Reading and checking them takes milliseconds, of which there are none to spare once a primary is silent.
+    return client_context(ca, certificate, key)
 
 
 class Account(Strict):
