@@ -82,6 +82,18 @@ def test_fast_stop_with_dead_store_and_catch_up(
     wait_until("archiving catches up", lambda: {f"{name}.lz4" for name in missed} <= set(store.objects()))
 
 
+def test_the_server_and_its_clients_go_first(
+    archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
+) -> None:
+    make_dead("black hole", store, host, black_hole)
+    archiving.fill_segment()
+    pushes = wait_until("an upload is under way", lambda: running_pushes(host.walg_config))
+    server = int((archiving.data / "postmaster.pid").read_text().split()[0])
+    for pid in pushes:
+        mine, theirs = (os.getpriority(os.PRIO_PROCESS, p) for p in (pid, server))
+        assert mine == min(19, theirs + 5)
+
+
 @pytest.mark.parametrize(("age", "waits"), [(0, False), (3600, True), (-3600, True)])
 def test_a_planned_stop_waits_for_no_upload(
     age: int, waits: bool, archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole

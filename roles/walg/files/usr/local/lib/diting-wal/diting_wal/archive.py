@@ -26,12 +26,15 @@ _OFFLINE_PROBE_SECONDS = 2.0
 _ASK_SECONDS = 10.0
 _LOOK_AGAIN_SECONDS = 1.0
 _PLANNED_STOP_VALID_SECONDS = 60.0
+_NICENESS = 5
 _PLANNED = "the stop is a planned switchover's, and the others hold the same WAL: archived later"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Archive the file named on the command line; returns the exit code for PostgreSQL."""
     started = child.process_start()
+    # After a promotion it begins at the moment in which clients come back, and they go first.
+    os.nice(_NICENESS)
     words = child.command_line(
         PROGRAM, "archive_command for WAL-G", {"path": "%p of archive_command"}, arguments
     )
