@@ -157,7 +157,7 @@ def _prober(top: Fields) -> ProberConfig:
         op_deadline_seconds=deadline,
         connect_timeout_seconds=top.number("connect_timeout_seconds", 1.0, minimum=0.05, maximum=60),
         connect_spacing_seconds=top.number("connect_spacing_seconds", 0.1, minimum=0.005, maximum=5),
-        min_send_budget_seconds=top.number("min_send_budget_seconds", deadline / 10, minimum=0, maximum=60),
+        min_send_budget_seconds=top.number("min_send_budget_seconds", deadline * 0.2, minimum=0, maximum=60),
         lookahead_seconds=top.number("lookahead_seconds", 0.1, minimum=0.01, maximum=5),
         max_duration_seconds=top.number("max_duration_seconds", minimum=0.1, maximum=86400),
         ready_timeout_seconds=top.number("ready_timeout_seconds", 15.0, minimum=0.1, maximum=600),
@@ -194,7 +194,7 @@ def _watch(top: Fields) -> WatchConfig:
     )
 
 
-DEFAULT_INTERVALS = {"host": 0.02, "tcp": 0.1, "https": 0.25, "postgres": 0.1, "space": 0.5}
+DEFAULT_INTERVALS = {"host": 0.05, "tcp": 0.1, "https": 0.5, "postgres": 0.1, "space": 0.5}
 """Looking must not be a load of its own: PostgreSQL forks for each connection (2 ms of a core), a TLS
 handshake costs more, a refusal by the kernel costs nothing."""
 

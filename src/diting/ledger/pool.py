@@ -3,7 +3,8 @@
 
 Opening is paced. When every connection dies at once, an unpaced pool would greet the new primary
 with a storm of TLS handshakes and measure its own damage; a serial one would sit behind a dead host
-for whole timeouts. So attempts start at a fixed spacing and run in parallel.
+for whole timeouts. So attempts start at a fixed spacing and run in parallel, but while a server is
+answering one, none is begun beside it: six half-done handshakes are ready later than one whole one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
             """One endpoint of an attempt gave no session."""
 
 
+HOLD_SECONDS = 0.3
+"""A server that has answered, and gives no session for so long, holds nobody back any more."""
+
+
 class Pool:
     """Sessions of one client path, at most ``config.pool_max``."""
 
@@ -44,6 +49,7 @@ class Pool:
         self._idle: deque[Session] = deque()
         self._open: set[Session] = set()
         self._attempts: set[asyncio.Task[None]] = set()
+        self._answering: dict[object, float] = {}
         self._loop = asyncio.get_running_loop()
         self._next_start = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -93,10 +99,12 @@ class Pool:
             and len(self._attempts) < self._config.connect_parallel
             and len(self._open) + len(self._attempts) < self._config.pool_max
         ):
-            delay = self._next_start - self._loop.time()
+            held_until = max(self._answering.values(), default=0.0) + HOLD_SECONDS
+            delay = max(self._next_start, held_until) - self._loop.time()
             if delay > 0:
-                if self._timer is None:
-                    self._timer = self._loop.call_later(delay, self._on_timer)
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = self._loop.call_later(delay, self._on_timer)
                 return
             self._next_start = self._loop.time() + self._config.connect_spacing_seconds
             task = self._loop.create_task(self._attempt())
@@ -118,6 +126,7 @@ class Pool:
 
     async def _attempt(self) -> None:
         """Try the endpoints in order, as libpq does; a dead one first costs its whole timeout."""
+        mine = object()
         for endpoint in self._config.connection.endpoints:
             try:
                 session = await open_session(
@@ -125,10 +134,14 @@ class Pool:
                     endpoint,
                     self._config.connect_timeout_seconds,
                     self._extra,
+                    lambda: self._answering.setdefault(mine, self._loop.time()),
                 )
             except ConnectError as error:
                 self._events.connect_failed(str(endpoint), str(error))
                 continue
+            finally:
+                if self._answering.pop(mine, None) is not None:
+                    self._loop.call_soon(self.fill)
             if self._closed:
                 session.close()
                 return

@@ -210,9 +210,15 @@ class Session:
 
 
 async def open_session(
-    connection: Connection, endpoint: Endpoint, timeout_seconds: float, extra: dict[str, str]
+    connection: Connection,
+    endpoint: Endpoint,
+    timeout_seconds: float,
+    extra: dict[str, str],
+    on_answer: Callable[[], object] = lambda: None,
 ) -> Session:
     """Connect to one endpoint, check that it takes writes if that is wanted, prepare the insert.
+
+    ``on_answer`` is called once a server, and not only a kernel or a proxy, has answered.
 
     Raises:
         ConnectError: refused, rejected, read-only or not ready within ``timeout_seconds``.
@@ -221,7 +227,7 @@ async def open_session(
     try:
         async with asyncio.timeout(timeout_seconds):
             address = endpoint.hostaddr or await _resolve(endpoint)
-            conn = await connect(connection.conninfo(endpoint, address, extra))
+            conn = await connect(connection.conninfo(endpoint, address, extra), on_answer)
             if connection.read_write and read_only(conn):
                 raise ConnectError("read-only")
             await query(conn, lambda c: c.send_prepare(STATEMENT, INSERT))
@@ -240,8 +246,8 @@ async def open_session(
             conn.finish()
 
 
-async def connect(conninfo: bytes) -> pq.abc.PGconn:
-    """Establish a connection without blocking the loop.
+async def connect(conninfo: bytes, on_answer: Callable[[], object] = lambda: None) -> pq.abc.PGconn:
+    """Establish a connection without blocking the loop; ``on_answer`` is called for each answer of the other end.
 
     Raises:
         ConnectError: the server or libpq refused.
@@ -252,7 +258,10 @@ async def connect(conninfo: bytes) -> pq.abc.PGconn:
         while True:
             _check(conn, wait)
             await _ready(conn.socket, writing=wait == pq.PollingStatus.WRITING)
+            answered = wait == pq.PollingStatus.READING
             wait = conn.connect_poll()
+            if answered and wait != pq.PollingStatus.FAILED:
+                on_answer()
             if wait == pq.PollingStatus.OK:
                 return conn
     except BaseException:
