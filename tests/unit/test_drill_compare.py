@@ -221,6 +221,26 @@ def test_repeat_leaves_one_page(tmp_path, monkeypatch, capsys):
     assert f"summary-{later.drill_id}.html" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("whole", "page"), [(1, False), (2, True)])
+def test_what_was_ended_early_is_not_taken_for_all_of_it(tmp_path, monkeypatch, capsys, whole, page):
+    samples = [replace(FAST, started=FAST.started + timedelta(minutes=10 * n)) for n in range(whole)]
+    playbooks = Playbooks(tmp_path, *samples)
+    ended = controller(tmp_path, monkeypatch, playbooks, repeat=20)
+    monkeypatch.setattr(runner, "abort", lambda *_: None)
+
+    def play(playbook, *extra):
+        if not playbooks.samples:
+            raise KeyboardInterrupt
+        return playbooks(playbook, *extra)
+
+    monkeypatch.setattr(ended, "play", play)
+    with pytest.raises(runner.DrillInterruptedError):
+        runner.drill_all(ended)
+    told = capsys.readouterr().out
+    assert f"only {whole} of 20 drills: {whole} PASS" in told
+    assert ("all of them" in told) is page
+
+
 def test_the_verdict_table_names_the_ratio(tmp_path, capsys):
     found = beside(tmp_path, STOCK.drill_id)
     runner.show(found, tmp_path)

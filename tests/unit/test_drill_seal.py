@@ -137,6 +137,8 @@ def test_the_limit_of_lost_writes_that_the_report_prints_is_the_one_that_is_judg
     }  # fmt: skip
     assert _judge_input(about)["max_lost"] == 3
     assert _judge_input({**about, "targets": {}})["max_lost"] == 0
+    assert _judge_input({**about, "stable_gap_seconds": 1.0})["stable_gap_seconds"] == 1.0
+    assert _judge_input(about)["stable_gap_seconds"] == 0.5, "a drill that was opened before it could be set"
 
 
 def test_the_inventory_is_known_by_names_and_contents(tmp_path):

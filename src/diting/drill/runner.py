@@ -267,19 +267,20 @@ def drill_all(controller: Controller) -> list[Outcome]:
         for _ in range(controller.request.repeat):
             outcomes += drill_compared(controller) if wanted else [drill_once(controller)]
     finally:
-        summarise(controller, outcomes)
+        summarise(controller, outcomes, controller.request.repeat * (2 if wanted else 1))
     return outcomes
 
 
-def summarise(controller: Controller, outcomes: list[Outcome]) -> None:
-    """Say what several drills came to, and where the page over them is."""
+def summarise(controller: Controller, outcomes: list[Outcome], planned: int) -> None:
+    """Say what several drills came to, how many of those that were planned, and where the page over them is."""
     found = [(outcome.report, outcome.directory) for outcome in outcomes if outcome.report]
-    if len(outcomes) < 2:
+    if planned < 2 or not outcomes:
         return
     verdicts = [outcome.verdict for outcome in outcomes]
     tally = ", ".join(f"{verdicts.count(v)} {v.value}" for v in Verdict if v in verdicts)
-    print(f"  {len(verdicts)} drills: {tally}", flush=True)
-    if not found or found[0][1] is None:
+    count = f"{len(verdicts)}" if len(verdicts) == planned else f"only {len(verdicts)} of {planned}"
+    print(f"  {count} drills: {tally}", flush=True)
+    if len(found) < 2 or found[0][1] is None:
         return
     try:
         page = summary.write(found[0][1].parent, [report for report, _ in found if report])

@@ -237,8 +237,8 @@ def _sections(
     return sections
 
 
-P99_LIMIT_SECONDS = 0.5
-"""Of a drill that was opened before it could be set."""
+P99_LIMIT_SECONDS = STABLE_GAP_SECONDS = 0.5
+"""Of a drill that was opened before they could be set."""
 
 
 def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
@@ -252,6 +252,7 @@ def _judge_input(about: dict[str, Any]) -> dict[str, Any]:
         "failed_zone": about["failed_zone"],
         "replicas": about["replicas"],
         "stability_seconds": about["stability_seconds"],
+        "stable_gap_seconds": about.get("stable_gap_seconds", STABLE_GAP_SECONDS),
         "p99_limit_seconds": about.get("p99_limit_seconds", P99_LIMIT_SECONDS),
         "min_acked": about["min_acked"],
         "effect": {"target": about["effect_targets"][0], "states": about["effect_states"]},
