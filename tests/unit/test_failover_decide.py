@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """From the fence to the release."""
 
 from __future__ import annotations
@@ -12,19 +13,8 @@ from diting.core.failover_view import (
     Power,
     ReadBack,
 )
+from support.failover_fixtures import STEPS, guard, world  # noqa: F401
 from support.failover_world import POLICY, Guard, Result, World, play, replace, settle, until
-
-STEPS = ["fence", "alert", "read_back", "last_look", "isolate", "release", "tell_proxies"]
-
-
-@pytest.fixture
-def guard():
-    return Guard()
-
-
-@pytest.fixture
-def world(guard):
-    return settle(guard, World())
 
 
 def test_a_dead_primary_is_fenced_proven_and_released(guard, world):

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """How a fenced host comes back, and when it does not."""
 
 from __future__ import annotations
@@ -10,19 +11,8 @@ from diting.core.failover_view import (
     Outcome,
     Power,
 )
+from support.failover_fixtures import STEPS, guard, world  # noqa: F401
 from support.failover_world import POLICY, Guard, World, play, replace, settle, until
-
-STEPS = ["fence", "alert", "read_back", "last_look", "isolate", "release", "tell_proxies"]
-
-
-@pytest.fixture
-def guard():
-    return Guard()
-
-
-@pytest.fixture
-def world(guard):
-    return settle(guard, World())
 
 
 def test_the_host_comes_back_when_another_member_leads(guard, world):

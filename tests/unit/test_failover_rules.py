@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """What has to be seen before a fence, rule by rule."""
 
 from __future__ import annotations
@@ -11,17 +12,8 @@ from diting.core.failover import decide
 from diting.core.failover_state import FailoverPolicy
 from diting.core.failover_table import Phase
 from diting.core.failover_view import Answer, Outcome, Probe
+from support.failover_fixtures import guard, world  # noqa: F401
 from support.failover_world import POLICY, Guard, World, play, replace, settle
-
-
-@pytest.fixture
-def guard():
-    return Guard()
-
-
-@pytest.fixture
-def world(guard):
-    return settle(guard, World())
 
 
 def test_silence_shorter_than_confirm_seconds_fences_nobody(guard, world):
