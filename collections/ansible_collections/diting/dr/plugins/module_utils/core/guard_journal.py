@@ -13,6 +13,7 @@ their paths. The chain's hash says *that* a record was altered, the marks say *w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import deque
 from collections.abc import Mapping
@@ -49,6 +50,16 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _mark(path: str, value: Any) -> str:
+    # From cycle to cycle most values stay. What has no hash is an empty list or object; and 0.0 is equal to -0.0.
+    return _fresh_mark(path, value) if value in ([], {}, 0) else _known_mark(path, value)
+
+
+@functools.lru_cache(maxsize=2048, typed=True)
+def _known_mark(path: str, value: Any) -> str:
+    return _fresh_mark(path, value)
+
+
+def _fresh_mark(path: str, value: Any) -> str:
     return hashlib.sha256(journal.canonical_json([path, value]).encode("ascii")).hexdigest()[:_MARK_DIGITS]
 
 

@@ -39,6 +39,9 @@ class Head:
     sha256: str = GENESIS_SHA256
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def canonical_json(value: Any) -> str:
     """The one JSON text of ``value``: sorted keys, no spaces, ASCII only, no NaN.
 
@@ -46,7 +49,7 @@ def canonical_json(value: Any) -> str:
     Raises :class:`JournalError` for anything JSON cannot carry.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return _CANONICAL.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise JournalError(f"cannot be written as JSON: {error}") from error
 

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 65536
 
+_Stamp = tuple[int, int, int, int]
+
+
+def _stamp(fd: int) -> _Stamp:
+    """What another writer, or an editor, would change: device, inode, size in bytes, time of the last change in ns."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 
 def utc_now() -> datetime:
     """The wall clock, with its zone."""
@@ -47,6 +56,7 @@ class JournalFile:
         self._now = now
         self._mono_ns = mono_ns
         self._lock_timeout_seconds = lock_timeout_seconds
+        self._left: tuple[_Stamp, journal.Head] | None = None
 
     def append(self, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Append one record and return it; it is on disk when this returns."""
@@ -65,7 +75,7 @@ class JournalFile:
         fd = os.open(self.path, flags, files.FILE_MODE)
         try:
             files.lock(fd, timeout_seconds=self._lock_timeout_seconds, what=str(self.path))
-            head, end, torn = self._tail(fd)
+            head, end, torn = self._end(fd)
             todo = list(events)
             if torn:
                 todo.insert(0, ("journal_repaired", self._quarantine(torn)))
@@ -82,7 +92,9 @@ class JournalFile:
                 )
                 head = journal.head_of(record)
                 records.append(record)
+            self._left = None
             self._write(fd, end, "".join(journal.canonical_json(r) + "\n" for r in records), sync=sync)
+            self._left = (_stamp(fd), head)
         finally:
             os.close(fd)
         if not existed:
@@ -101,6 +113,13 @@ class JournalFile:
             # A half-written line would look torn to the next writer; better that it never was.
             os.ftruncate(fd, end)
             raise
+
+    def _end(self, fd: int) -> tuple[journal.Head, int, bytes]:
+        """As :meth:`_tail`, without reading a file that is as this writer has left it."""
+        stamp = _stamp(fd)
+        if self._left is not None and self._left[0] == stamp:
+            return self._left[1], stamp[2], b""
+        return self._tail(fd)
 
     def _tail(self, fd: int) -> tuple[journal.Head, int, bytes]:
         """Head of the chain, offset in bytes just after its last complete line, and what follows."""
