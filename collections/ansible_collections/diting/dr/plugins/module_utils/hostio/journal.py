@@ -33,7 +33,6 @@ def _stamp(fd: int) -> _Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-
 def utc_now() -> datetime:
     """The wall clock, with its zone."""
     return datetime.now(UTC)
