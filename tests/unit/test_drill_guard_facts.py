@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """What the guards wrote down becomes lines of a drill's timeline, each where the step before it ended."""
 
 from __future__ import annotations
 
 import json
 
-import pytest
-
 from diting.core.failover_table import MEANINGFUL, Phase
 from diting.core.failover_view import Outcome
 from diting.core.guard_journal import Cycle
 from diting.drill import guard_facts
 from diting.report.timeline import SPLITS
-from support.failover_world import STEP, Guard, World, clear, replace, settle
+from support.failover_fixtures import guard, world  # noqa: F401 - fixtures are used by their names
+from support.failover_world import STEP, clear, replace
 
 SINCE = "2026-11-21T09:00:00.000000Z"
 EARLIER, LATER = "2026-11-21T08:59:59.900000Z", "2026-11-21T09:00:00.100000Z"
@@ -36,16 +36,6 @@ def journal(guard, world, ticks, *, ts=LATER, **answers):
                 world = replace(world, holder=None)
         world = world.after(STEP)
     return records, world
-
-
-@pytest.fixture
-def guard():
-    return Guard()
-
-
-@pytest.fixture
-def world(guard):
-    return settle(guard, World())
 
 
 def lines_of(records):

@@ -13,7 +13,7 @@ from diting.core.failover_view import (
     Power,
     ReadBack,
 )
-from support.failover_fixtures import STEPS, guard, world  # noqa: F401
+from support.failover_fixtures import STEPS, guard, world  # noqa: F401 - fixtures are used by their names
 from support.failover_world import POLICY, Guard, Result, World, play, replace, settle, until
 
 

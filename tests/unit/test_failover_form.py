@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """Time and form of the failover guard's decision."""
 
 from __future__ import annotations
@@ -18,19 +19,10 @@ from diting.core.failover_view import (
     earliest_moment,
     latest_moment,
 )
+from support.failover_fixtures import guard, world  # noqa: F401 - fixtures are used by their names
 from support.failover_world import POLICY, Guard, World, clear, play, replace, settle, until
 
 CORE = Path(__file__).parents[2] / "src/diting/core"
-
-
-@pytest.fixture
-def guard():
-    return Guard()
-
-
-@pytest.fixture
-def world(guard):
-    return settle(guard, World())
 
 
 def test_decisions_do_not_depend_on_the_epoch_of_the_clock():

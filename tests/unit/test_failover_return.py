@@ -11,7 +11,7 @@ from diting.core.failover_view import (
     Outcome,
     Power,
 )
-from support.failover_fixtures import STEPS, guard, world  # noqa: F401
+from support.failover_fixtures import STEPS, guard, world  # noqa: F401 - fixtures are used by their names
 from support.failover_world import POLICY, Guard, World, play, replace, settle, until
 
 

@@ -12,7 +12,7 @@ from diting.core.failover import decide
 from diting.core.failover_state import FailoverPolicy
 from diting.core.failover_table import Phase
 from diting.core.failover_view import Answer, Outcome, Probe
-from support.failover_fixtures import guard, world  # noqa: F401
+from support.failover_fixtures import guard, world  # noqa: F401 - fixtures are used by their names
 from support.failover_world import POLICY, Guard, World, play, replace, settle
 
 

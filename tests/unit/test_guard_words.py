@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
 """What ``diting guard status`` says to somebody who has just been woken."""
 
 from __future__ import annotations
@@ -12,19 +13,10 @@ from diting.cli.guard import status_lines
 from diting.core import clock_guard, failover_machine, failover_words, guard_words, witness_guard
 from diting.core.failover_state import FailoverState
 from diting.core.failover_view import Answer, Probe
+from support.failover_fixtures import guard, world  # noqa: F401 - fixtures are used by their names
 from support.failover_world import POLICY, Guard, World, play, replace, settle
 
 WIDTH = 100
-
-
-@pytest.fixture
-def guard():
-    return Guard()
-
-
-@pytest.fixture
-def world(guard):
-    return settle(guard, World())
 
 
 def words(guard, world, **changes):

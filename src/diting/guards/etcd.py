@@ -54,7 +54,7 @@ class KeyValue:
 
 @dataclass(frozen=True)
 class ClusterReading:
-    """Patroni's keys, read in one transaction, a test write with them. Moments are monotonic seconds."""
+    """Patroni's keys, read in one transaction, with a test write if that was asked for. Moments are monotonic seconds."""
 
     asked_at: float
     answered_at: float
