@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 
 PG_BIN = Path("/usr/lib/postgresql/15/bin")
+_GIVEN: set[int] = set()
 
 
 def wait_until(what: str, ready: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -29,10 +32,19 @@ def wait_until(what: str, ready: Callable[[], Any], seconds: float = 30.0) -> An
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody has right now, and that this process has not been given before.
+
+    Below the range from which the kernel takes ports for outgoing connections: one of those would have it by the time
+    the server binds.
+    """
+    while True:
+        port = random.randrange(10240, 32768)
+        if port in _GIVEN:
+            continue
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            _GIVEN.add(port)
+            return port
 
 
 def self_signed(key: Path, certificate: Path, name: str, alternative: str = "IP:127.0.0.1") -> None:
