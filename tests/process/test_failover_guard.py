@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,9 @@ def replay(daemon):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def watching(place, **changes):
+def watching(place, *, environment=None, **changes):
     guard = place.guard(**changes)
+    guard.environment = environment or {}
     guard.start()
     guard.reaches("watching")
     # Only those who have seen the primary alive may accuse it.
@@ -291,6 +293,42 @@ def silence(guard):
     """Age of what the guard knows of etcd, in seconds."""
     seen = guard.status()["observation"]
     return seen["taken_at"] - seen["etcd"]["answered_at"]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_step_of_the_wall_clock_changes_no_decision(place, hours):
+    """The clock of the guard's own process steps just before the fault, and back in the middle of the fence."""
+    library = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+    if not library.exists():
+        pytest.skip(f"libfaketime is not installed (Debian: faketime): {library} is missing")
+    clock = place.root / "clock"
+    clock.write_text("+2h")
+    guard = watching(
+        place,
+        environment={
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        },
+    )
+    clock.write_text(f"+{2 + hours}h")
+    place.cut()
+    wait_until("the fence is ordered", lambda: "fencing" in guard.phases(), RTO_SECONDS)
+    clock.write_text("+2h")
+    wait_until("the leader key is released", lambda: place.leader() is None, RTO_SECONDS)
+    wait_until("the proxies are told", lambda: "tell_proxies" in names(guard))
+    place.lead("pg2")
+    guard.reaches("watching")
+    found = names(guard)
+    assert {name: found.count(name) for name in ("fence", "isolate", "release", "power_on")} == dict.fromkeys(
+        ("fence", "isolate", "release", "power_on"), 1
+    )
+    assert "standing_down" not in guard.phases()
+    told = [datetime.fromisoformat(record["ts"]) for record in guard.records()]
+    steps = [round((after - before) / timedelta(hours=1)) for before, after in itertools.pairwise(told)]
+    assert [step for step in steps if step] == [hours, -hours], "the guard's clock did step"
 
 
 def test_two_guards_fence_once(place):

@@ -115,6 +115,28 @@ def test_nothing_is_sent_while_the_disk_has_not_confirmed_the_record(server, pro
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
+def test_a_disk_that_is_slow_holds_no_send_up(server, programs, monkeypatch):
+    """A flush takes a hundred times as long as it should: the records were written so far ahead that nothing waits for it."""
+    real = os.fdatasync
+
+    def slow(fd: int) -> None:
+        time.sleep(0.15)
+        real(fd)
+
+    async def scenario() -> None:
+        prober = Prober(load_prober(programs.config(interval_seconds=0.02)))
+        running = asyncio.create_task(prober.run(lambda _: None))
+        await asyncio.to_thread(wait_until, "rows arrive", lambda: programs.acked() > 100)
+        prober._stop.set("test")
+        footer = await running
+        assert footer["max_sync_ns"] > 150_000_000
+        assert footer["max_dispatch_delay_ns"] < 100_000_000
+
+    monkeypatch.setattr("diting.ledger.writer.os.fdatasync", slow)
+    monkeypatch.setattr("diting.ledger.prober.prioritise", lambda: "normal")
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 def test_a_ledger_is_never_continued(server, programs):
     process = programs.probe()
     wait_until("rows arrive", lambda: programs.acked() > 3)

@@ -26,6 +26,7 @@ class Daemon:
         self.write(settings)
         self.journal = directory / "state" / "journal.jsonl"
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def write(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -46,7 +47,7 @@ class Daemon:
                     "run",
                     str(self.config),
                 ],
-                env=environment(),
+                env=environment(**self.environment),
                 stdout=log,
                 stderr=log,
             )

@@ -107,9 +107,12 @@ def test_one_page_over_all_runs_with_their_spread(tmp_path):
     assert (figures["n"], told["runs"], told["verdicts"]["PASS"]) == (3, 3, 3)
     assert [figures[key] for key in ("min", "median", "max")] == pytest.approx([1.0, 2.0, 3.0], abs=0.1)
     assert told["lost"] == 0
+    silence = told["figures"]["largest_ack_gap_seconds, path haproxy"]
+    assert [silence[key] for key in ("min", "median", "max")] == pytest.approx([1.0, 2.0, 3.0], abs=0.1)
     for text in (page.read_text(), page.with_suffix(".md").read_text()):
         assert all(one["header"]["drill_id"] in text for one in reports)
         assert "3 of 3 PASS" in text
+        assert "Longest silence, path haproxy" in text
     assert page.name == f"summary-{reports[-1]['header']['drill_id']}.html"
     assert chain.verify(tmp_path).broken is None
 

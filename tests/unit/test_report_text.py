@@ -20,6 +20,7 @@ LIMITS = {
 def test_the_figure_of_one_path_has_a_name():
     assert text.name("rto_client_dsn_seconds") == "RTO, client, path dsn"
     assert text.name("rto_client_seconds") == "RTO, client"
+    assert text.name("largest_ack_gap_seconds, path dsn") == "Longest silence, path dsn"
 
 
 @pytest.mark.parametrize(

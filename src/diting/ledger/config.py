@@ -158,7 +158,7 @@ def _prober(top: Fields) -> ProberConfig:
         connect_timeout_seconds=top.number("connect_timeout_seconds", 1.0, minimum=0.05, maximum=60),
         connect_spacing_seconds=top.number("connect_spacing_seconds", 0.1, minimum=0.005, maximum=5),
         min_send_budget_seconds=top.number("min_send_budget_seconds", deadline * 0.2, minimum=0, maximum=60),
-        lookahead_seconds=top.number("lookahead_seconds", 0.1, minimum=0.01, maximum=5),
+        lookahead_seconds=top.number("lookahead_seconds", 0.5, minimum=0.01, maximum=5),
         max_duration_seconds=top.number("max_duration_seconds", minimum=0.1, maximum=86400),
         ready_timeout_seconds=top.number("ready_timeout_seconds", 15.0, minimum=0.1, maximum=600),
         pool_min=top.integer("pool_min", 4, minimum=1, maximum=1000),

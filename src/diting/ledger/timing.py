@@ -55,7 +55,7 @@ def acks(ops: Sequence[Op]) -> list[int]:
 
 
 def largest_gap(times: Sequence[int], start_ns: int, end_ns: int) -> tuple[int, int, int]:
-    """Longest silence between acknowledgements that begins in [start, end): (length, from, to)."""
+    """Longest silence between acknowledgements that touches [start, end): (length, from, to)."""
     best = (0, start_ns, start_ns)
     for before, after in pairwise(times):
         # The silence that was already running when the window began belongs to it.

@@ -85,6 +85,7 @@ class PathResult:
     state: str
     rto_client_seconds: float | None
     rto_at_least_seconds: float | None
+    largest_ack_gap_seconds: float | None
     rto_fault_seconds: float | None
     rto_fault_bracket: tuple[float, float] | None
     resolution_seconds: float | None
@@ -157,6 +158,7 @@ def _path(name: str, data: dict[str, Any], document: dict[str, Any]) -> PathResu
         state=data["state"],
         rto_client_seconds=data["rto_client_seconds"],
         rto_at_least_seconds=data.get("rto_at_least_seconds"),
+        largest_ack_gap_seconds=data.get("largest_ack_gap_seconds"),
         rto_fault_seconds=fault["value"] if fault else None,
         rto_fault_bracket=(fault["low"], fault["high"]) if fault else None,
         resolution_seconds=data["resolution_seconds"],

@@ -220,6 +220,7 @@ def path_summary(path: PathResult) -> dict[str, Any]:
         "ghost": path.counts["ghost"],
         "state": path.state,
         "rto_at_least_seconds": path.rto_at_least_seconds,
+        "largest_ack_gap_seconds": path.largest_ack_gap_seconds,
         "rto_fault_seconds": path.rto_fault_seconds,
         "rto_fault_bracket_seconds": list(path.rto_fault_bracket) if path.rto_fault_bracket else None,
         "rpo_count": path.rpo_count,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COUNTED = frozenset({"PASS", "FAIL"})
 VERDICTS = ("PASS", "FAIL", "INVALID", "ABORTED")
 FIGURES = ("rto_client_seconds", "rto_fault_seconds", "full_redundancy_seconds")
+PATH_FIGURES = ("rto_client_seconds", "largest_ack_gap_seconds")
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any]:
@@ -62,10 +63,8 @@ def _group(case: Case, reports: list[dict[str, Any]]) -> dict[str, Any]:
     paths = sorted({path for report in counted for path in report["paths"]})
     rows = [(name, [report.get(name) for report in counted]) for name in FIGURES]
     rows += [
-        (
-            f"rto_client_seconds, path {path}",
-            [report["paths"].get(path, {}).get("rto_client_seconds") for report in counted],
-        )
+        (f"{name}, path {path}", [report["paths"].get(path, {}).get(name) for report in counted])
+        for name in PATH_FIGURES
         for path in paths
     ]
     sums: dict[str, int | None] = {}

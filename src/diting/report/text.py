@@ -27,6 +27,7 @@ FAULTS = {
 NAMES = {
     "rto_client_seconds": "RTO, client",
     "rto_fault_seconds": "RTO, from the fault",
+    "largest_ack_gap_seconds": "Longest silence",
     "rto_switch_seconds": "RTO, switch to the backup system",
     "rpo_count": "RPO, writes lost",
     "rpo_time_seconds": "RPO, time",
@@ -95,6 +96,9 @@ def name(key: str) -> str:
     """What people call the figure ``key``."""
     if (path := re.fullmatch(r"rto_client_(\w+)_seconds", key)) is not None:
         return f"RTO, client, path {path[1]}"
+    figure, of_path, path_name = key.partition(", path ")
+    if of_path:
+        return f"{name(figure)}, path {path_name}"
     return NAMES.get(key, key.removesuffix("_seconds").replace("_", " ").capitalize())
 
 
