@@ -203,6 +203,7 @@ class Said:
 BEGIN = 1000.0
 PACE = Pace(
     tcp_interval_seconds=0.02,
+    tcp_calm_interval_seconds=0.06,
     tcp_timeout_seconds=0.02,
     uneasy_seconds=0.01,
     slow_interval_seconds=0.4,
@@ -240,6 +241,28 @@ def test_in_peace_only_tcp_is_asked_often():
     assert ways["tcp"].asked > 4 * ways["rest"].asked
     assert ways["rest"].asked == ways["sql"].asked
     assert found["sql"].failing_since is None
+
+
+def test_a_hurry_wakes_whoever_rests():
+    ways = {way: Said(Answer.OK) for way in ("tcp", "rest", "sql")}
+    counts = []
+
+    async def run():
+        probes = PrimaryProbes(lambda _target: ways, PACE, asyncio.get_running_loop(), lambda: None)
+        probes.aim(Target("pg1", "10.0.0.1"))
+        await asyncio.sleep(0.085)
+        counts.append({name: way.asked for name, way in ways.items()})
+        probes.hurry(0.1)
+        await asyncio.sleep(0.005)
+        counts.append({name: way.asked for name, way in ways.items()})
+        await asyncio.sleep(0.04)
+        counts.append({name: way.asked for name, way in ways.items()})
+        await probes.close()
+
+    virtual_time.run(run())
+    assert counts[0] == {"tcp": 2, "rest": 1, "sql": 1}
+    assert counts[1] == {"tcp": 3, "rest": 2, "sql": 2}, "at once, and not when the rest would have ended"
+    assert counts[2] == {"tcp": 5, "rest": 4, "sql": 4}, "and quickly from then on"
 
 
 @pytest.mark.parametrize("tcp", [None, Answer.REFUSED])

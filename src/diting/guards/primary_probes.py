@@ -60,7 +60,9 @@ class PrimaryProbes:
         self._tasks: list[asyncio.Task[None]] = []
         self._ways: Mapping[str, Way] = {}
         self._open: dict[str, Question] = {}
-        self._hurry = asyncio.Event()
+        self._hurry = False
+        self._hurried_at = 0.0
+        self._turns: set[asyncio.Future[None]] = set()
         self._calm: asyncio.TimerHandle | None = None
 
     def aim(self, target: Target | None) -> None:
@@ -91,7 +93,10 @@ class PrimaryProbes:
                 return
             self._calm.cancel()
         self._calm = loop.call_at(end, self._calm_down)
-        self._hurry.set()
+        if not self._hurry:
+            self._hurry, self._hurried_at = True, self._clock.monotonic()
+        for turn in self._turns:
+            _end_turn(turn)
 
     async def look_anew(self) -> None:
         """Ask by TCP and REST at once; what is under way by them was asked too early, and is given up."""
@@ -107,7 +112,7 @@ class PrimaryProbes:
 
     def _calm_down(self) -> None:
         self._calm = None
-        self._hurry.clear()
+        self._hurry = False
 
     async def close(self) -> None:
         """End all probes."""
@@ -186,14 +191,9 @@ class PrimaryProbes:
         if name not in self._open:
             self._open[name] = Question(asyncio.create_task(way.ask()), begun)
         question = self._open[name]
-        hurry = asyncio.create_task(self._hurry.wait())
-        try:
-            either: set[asyncio.Task[Any]] = {question.task, hurry}
-            await asyncio.wait(either, timeout=pace.slow_timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not question.task.done() and hurry.done():
-                await asyncio.wait({question.task}, timeout=pace.quick_timeout_seconds)
-        finally:
-            hurry.cancel()
+        await self._turn(pace.slow_timeout_seconds, question.task)
+        if not question.task.done() and self._hurry:
+            await asyncio.wait({question.task}, timeout=pace.quick_timeout_seconds)
         if question.task.done():
             del self._open[name]  # also one that has failed: the next round asks anew
             answer = question.task.result()
@@ -215,27 +215,46 @@ class PrimaryProbes:
         """Wait for the next round; the moment until when that was meant to be."""
         pace = self._pace
         now = self._clock.monotonic()
-        if name == "tcp":
-            wait = pace.tcp_interval_seconds
-            sql = self._books["sql"].probe
-            if sql.answer is Answer.TIMEOUT and not self._hurry.is_set():
-                # A stopped postmaster takes nothing from its queue: more connections would fill it, and then TCP
-                # too would fall silent.
-                wait = pace.slow_interval_seconds
-            await asyncio.sleep(max(0.0, sent_at + wait - now))
-            return max(now, sent_at + wait)
         quick = max(now, sent_at + pace.tcp_interval_seconds)
-        await asyncio.sleep(quick - now)
-        if self._hurry.is_set():
-            return quick
-        left = sent_at + pace.slow_interval_seconds - self._clock.monotonic()
-        if left > 0:
-            hurry = asyncio.create_task(self._hurry.wait())
-            # What comes late is news at once, and not only in the next round.
-            question = self._open.get(name)
-            waiting: set[asyncio.Task[Any]] = {hurry} if question is None else {hurry, question.task}
-            try:
-                await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                hurry.cancel()
-        return max(quick, sent_at + pace.slow_interval_seconds)
+        wait = pace.slow_interval_seconds
+        if name == "tcp" and self._books["sql"].probe.answer is not Answer.TIMEOUT:
+            # Not while SQL hangs: a stopped postmaster takes nothing from its queue, and more connections would fill it;
+            # then TCP too would fall silent.
+            wait = pace.tcp_calm_interval_seconds
+        calm = max(quick, sent_at + wait)
+        question = self._open.get(name)
+        # What comes late is news at once, and not only in the next round.
+        await self._turn(calm - now, None if question is None else question.task)
+        due = min(calm, max(quick, self._hurried_at)) if self._hurry else calm
+        await asyncio.sleep(max(0.0, quick - self._clock.monotonic()))
+        return due
+
+    async def _turn(self, seconds: float, task: asyncio.Task[Any] | None = None) -> None:
+        """Wait until there is a hurry or ``task`` has ended, at most for ``seconds``.
+
+        A future of its own and no tasks: this goes on many times a second, for years, and nearly always nothing happens.
+        """
+        if self._hurry or (task is not None and task.done()):
+            return
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        timer = loop.call_later(max(0.0, seconds), _end_turn, turn)
+
+        def ended(_task: asyncio.Task[Any]) -> None:
+            _end_turn(turn)
+
+        self._turns.add(turn)
+        if task is not None:
+            task.add_done_callback(ended)
+        try:
+            await turn
+        finally:
+            timer.cancel()
+            self._turns.discard(turn)
+            if task is not None:
+                task.remove_done_callback(ended)
+
+
+def _end_turn(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)

@@ -99,7 +99,12 @@ class Rest(Strict):
 class Pace(Strict):
     """How often and how long is asked, in seconds."""
 
-    tcp_interval_seconds: float = Field(0.1, ge=0.02, le=5, description="From TCP probe to TCP probe")
+    tcp_interval_seconds: float = Field(
+        0.1, ge=0.02, le=5, description="From TCP probe to TCP probe while somebody hesitates"
+    )
+    tcp_calm_interval_seconds: float = Field(
+        0.2, ge=0.02, le=5, description="From TCP probe to TCP probe while all is well"
+    )
     tcp_timeout_seconds: float = Field(
         0.25, ge=0.02, le=5, description="A TCP probe without an answer has failed"
     )

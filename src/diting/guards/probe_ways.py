@@ -84,6 +84,12 @@ class TcpWay:
         with socket.socket(self._family, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
             try:
+                # Within a LAN the answer is often there before anybody could wait for it.
+                number = sock.connect_ex(self._address)
+                if number not in (0, errno.EINPROGRESS):
+                    return answer_of(OSError(number, os.strerror(number)))
+                if (settled := _settled(sock)) is not Answer.TIMEOUT:
+                    return settled
                 await asyncio.get_running_loop().sock_connect(sock, self._address)
             except OSError as error:
                 return answer_of(error)
