@@ -203,3 +203,8 @@ def test_a_way_that_breaks_in_our_own_hands_is_asked_again(way):
     ways, found = probed(3.0, **{way: Broken(Answer.OK)})
     assert ways[way].asked > 4
     assert found[way].answer is Answer.OK
+
+
+def test_a_question_that_could_not_be_asked_leaves_the_book_as_it_was():
+    _ways, found = probed(0.2, tcp=Answer.NONE)
+    assert (found["tcp"].failing_since, found["tcp"].tried_at) == (None, None)

@@ -220,8 +220,3 @@ def test_a_failure_whose_word_is_lost_is_no_answer():
         assert sock.connect_ex(address) in (0, errno.EINPROGRESS, errno.ECONNREFUSED)
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         assert probe_ways._settled(sock) is Answer.NONE
-
-
-def test_a_question_that_could_not_be_asked_leaves_the_book_as_it_was():
-    _ways, found = probed(0.2, tcp=Answer.NONE)
-    assert (found["tcp"].failing_since, found["tcp"].tried_at) == (None, None)
