@@ -13,6 +13,7 @@ from diting.cli.guard import status_lines
 from diting.core import clock_guard, failover_machine, failover_words, guard_words, witness_guard
 from diting.core.failover_state import FailoverState
 from diting.core.failover_view import Answer, Probe
+from diting.guards.runtime.status import hindrances
 from support.failover_fixtures import guard, world  # noqa: F401 - fixtures are used by their names
 from support.failover_world import POLICY, Guard, World, play, replace, settle
 
@@ -130,6 +131,19 @@ def test_a_status_of_another_release_is_shown_as_it_is_and_cut():
     assert "              colour: blue" in lines
     del found["state"]
     assert "              colour: blue" in status_lines(found)
+
+
+def test_programs_are_told_what_keeps_the_guard_from_a_fence():
+    guard = Guard()
+    world = settle(guard, World())
+    found = status(guard, world.see())
+    assert hindrances(found) == []
+    limit = found["policy"]["fence_max_per_window"]
+    found["observation"]["fences_recorded"] = limit
+    assert hindrances(found) == [f"{limit} fences within 900 s, and {limit} are allowed"]
+    found["observation"]["colour"] = "blue"
+    assert hindrances(found) is None, "what another release says is not understood, and no all-clear"
+    assert hindrances(None) is None
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,8 @@ def _status_of(args: argparse.Namespace, word: str) -> dict[str, Any]:
     except (ConfigError, StoreError) as error:
         return {"guard": word, "verdict": "unknown", "why": str(error)}
     verdict, why = status.verdict(found, SystemClock())
-    return {**(found or {"guard": document.title, "kind": document.guard}), "verdict": verdict, "why": why}
+    said = {"verdict": verdict, "why": why, "hindrances": status.hindrances(found)}
+    return {**(found or {"guard": document.title, "kind": document.guard}), **said}
 
 
 def status_lines(item: dict[str, Any]) -> list[str]:

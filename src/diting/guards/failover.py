@@ -12,7 +12,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import failover_machine, failover_words
+from ..core import failover_health, failover_machine, failover_words
 from ..core.failover_state import FailoverPolicy, FailoverState
 from ..core.failover_view import Candidate, Observation, Vantage, VantageKind
 from ..hostio.fencing import option_problems
@@ -249,6 +249,13 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
     ) -> Sequence[Line]:
         """See :class:`Guard`."""
         return failover_words.describe(state, observation, policy)
+
+    @classmethod
+    def hindrances(
+        cls, state: FailoverState, observation: Observation, policy: FailoverPolicy
+    ) -> Sequence[str]:
+        """See :class:`Guard`."""
+        return failover_health.hindrances(state, observation, observation.taken_at, policy)
 
     def measures(self, observation: Observation, state: FailoverState) -> Mapping[str, float | None]:
         """The gauges of the page."""

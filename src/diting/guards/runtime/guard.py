@@ -103,6 +103,11 @@ class Guard(ABC, Generic[C, S, O_, P]):
         # A pause has a line of its own in every status, and the names of lives and boots are for programs.
         return plain_lines({n: v for n, v in seen.items() if n not in ("paused", "run", "boot")})
 
+    @classmethod
+    def hindrances(cls, state: S, observation: O_, policy: P) -> Sequence[str]:  # noqa: ARG003 - the contract
+        """What would keep this guard from acting now, should it have to. Pure; empty for one that only looks."""
+        return ()
+
     def measures(self, observation: O_, state: S) -> Mapping[str, float | None]:  # noqa: ARG002 - the contract
         """Values of the machine's own gauges, once a scrape; None is shown as NaN, never as 0."""
         return {}

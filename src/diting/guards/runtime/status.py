@@ -14,6 +14,7 @@ from . import registry
 
 if TYPE_CHECKING:
     from ...core.guard_words import Line
+    from .guard import Guard
     from .loop import Runner
     from .ports import Clock
 
@@ -55,15 +56,35 @@ def describe(runner: Runner, stopped: str | None) -> dict[str, Any]:
 
 def described(found: dict[str, Any]) -> list[Line]:
     """What a guard sees and where it stands, in its own words. A status of another release is shown as it is."""
+    known = _read(found)
+    if known is None:
+        return plain_lines(found.get("observation") or {})
+    guard, *about = known
+    return list(guard.describe(*about))
+
+
+def hindrances(found: dict[str, Any] | None) -> list[str] | None:
+    """What would keep a guard from acting now, should it have to; None when its status does not tell."""
+    known = _read(found or {})
+    if known is None:
+        return None
+    guard, *about = known
+    return list(guard.hindrances(*about))
+
+
+def _read(found: dict[str, Any]) -> tuple[type[Guard[Any, Any, Any, Any]], Any, Any, Any] | None:
+    """The guard's class, its state, observation and policy; None for a status of another release, or before the first look."""
     try:
         guard = registry.load(found["kind"])
         machine = guard.machine
-        policy = machine.policy_type.from_dict(found["policy"])
-        state = machine.state_type.from_dict(found["state"])
-        seen = machine.observation_type.from_dict(found["observation"])
+        return (
+            guard,
+            machine.state_type.from_dict(found["state"]),
+            machine.observation_type.from_dict(found["observation"]),
+            machine.policy_type.from_dict(found["policy"]),
+        )
     except (KeyError, ValueError, TypeError, AttributeError):
-        return plain_lines(found.get("observation") or {})
-    return list(guard.describe(state, seen, policy))
+        return None
 
 
 def verdict(found: dict[str, Any] | None, clock: Clock) -> tuple[str, str]:
