@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from diting.guards.etcd import EtcdError, encode
+from diting.guards.etcd import EtcdError, decode, encode
 from diting.guards.failover_config import FailoverConfig
-from diting.guards.failover_etcd import EtcdWatch, fence_prefix
+from diting.guards.failover_etcd import EtcdWatch, fence_prefix, fence_record
 from support.guard_fakes import FakeClock
 
 CONFIG = FailoverConfig.model_validate(
@@ -25,6 +25,7 @@ class Wire:
 
     def __init__(self):
         self.fences, self.counts, self.renews = ["ops2/pg1-7-1"], True, True
+        self.records, self.deleted = {}, []
         self.reads = []
 
     def __call__(self, endpoint, path, body, timeout_seconds):
@@ -38,9 +39,35 @@ class Wire:
         if path == "/v3/kv/txn":
             return 200, {"succeeded": True, "header": {"revision": "31"}}
         if path == "/v3/kv/range":
-            keys = [{"key": encode(fence_prefix(CONFIG) + name)} for name in self.fences]
+            said = {
+                name: {"value": encode(self.records[name])} for name in self.fences if name in self.records
+            }
+            keys = [
+                {"key": encode(fence_prefix(CONFIG) + name), **said.get(name, {})} for name in self.fences
+            ]
             return (200, {"kvs": keys}) if self.counts else (400, {"error": "not now"})
+        if path == "/v3/kv/deleterange":
+            self.deleted.append(decode(body["key"]).removeprefix(fence_prefix(CONFIG)))
         return 200, {}
+
+
+def test_a_lease_that_elections_made_longer_counts_no_fence_that_is_past(watch, clock, wire):
+    wire.fences = ["ops2/old", "ops1/old", "ops1/new", "ops1/of-another-boot", "ops1/of-another-release"]
+    old = fence_record(clock)
+    clock.advance(CONFIG.limits.fence_window_seconds + 1)
+    wire.records = {
+        "ops2/old": old,
+        "ops1/old": old,
+        "ops1/new": fence_record(clock),
+        "ops1/of-another-boot": old.replace(clock.boot_id(), "another"),
+        "ops1/of-another-release": "fence",
+    }
+    look(watch, clock)
+    assert (watch.fences_elsewhere, watch.fences_recorded) == (1, 3)
+    assert wire.deleted == [], "not while every millisecond counts"
+    clock.advance(5)
+    watch._now_and_then(clock.monotonic(), quick=False)
+    assert wire.deleted == ["ops1/old"]
 
 
 def test_own_fences_are_told_from_those_of_others(watch, clock, wire):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 from dataclasses import replace
@@ -59,6 +60,26 @@ class LocalLock:
 def fence_prefix(config: FailoverConfig) -> str:
     """Where each guard leaves a key per fence, under a lease of the window's length."""
     return f"{config.etcd.own_prefix}fences/"
+
+
+def fence_record(clock: Clock) -> str:
+    """What such a key says: when the fence was, in the time of the boot that its guard lived in."""
+    return json.dumps({"boot_id": clock.boot_id(), "monotonic": clock.monotonic()})
+
+
+def _is_past(record: str, clock: Clock, window_seconds: float) -> bool:
+    """Whether a guard's own fence of this boot is older than the window; what is not known is not past.
+
+    The lease alone would not tell: each election of etcd gives it its whole length again.
+    """
+    try:
+        found = json.loads(record)
+        return bool(
+            found["boot_id"] == clock.boot_id()
+            and clock.monotonic() - float(found["monotonic"]) > window_seconds
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def leave_key(config: FailoverConfig) -> str:
@@ -230,7 +251,7 @@ class EtcdWatch:
                 self._fences_due = now
         if now >= self._fences_due:
             asked = self._clock.monotonic()
-            self.fences_recorded, self.fences_elsewhere = self._fences()
+            self.fences_recorded, self.fences_elsewhere = self._fences(forget=not quick)
             self.fences_read_at = asked
             self._fences_due = now + _FENCES_SECONDS
         if now >= self._leader_due and not quick:
@@ -239,14 +260,19 @@ class EtcdWatch:
             leader, leave = self._etcd_leader(), self._is_to_be_left()
             self.view = replace(self.view, etcd_leader=leader, leave_etcd_leader=leave)
 
-    def _fences(self) -> tuple[int, int]:
-        """Own fences, and those of other guards."""
+    def _fences(self, *, forget: bool) -> tuple[int, int]:
+        """Own fences, and those of other guards. An own one that is past is taken back, so that others do not count it either."""
         prefix = fence_prefix(self._config)
-        body = {"key": encode(prefix), "range_end": encode(prefix[:-1] + "0"), "keys_only": True}
+        body = {"key": encode(prefix), "range_end": encode(prefix[:-1] + "0")}
         found = self._etcd.call("/v3/kv/range", body, _DEADLINE_SECONDS).get("kvs") or []
         own = f"{prefix}{self._config.owner}/"
-        ours = sum(1 for item in found if decode(item["key"]).startswith(own))
-        return ours, len(found) - ours
+        mine = [item for item in found if decode(item["key"]).startswith(own)]
+        window = self._config.limits.fence_window_seconds
+        past = [item for item in mine if _is_past(decode(item.get("value", "")), self._clock, window)]
+        with contextlib.suppress(EtcdError):  # the next count tries again
+            for item in past if forget else ():
+                self._etcd.call("/v3/kv/deleterange", {"key": item["key"]}, _DEADLINE_SECONDS)
+        return len(mine) - len(past), len(found) - len(mine)
 
     def _etcd_leader(self) -> str | None:
         leader = self._etcd.leader_id(_DEADLINE_SECONDS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.failover_view import Outcome, Power, ReadBack, Result
 from ..hostio.fencing import FencingError
 from .etcd import Etcd, EtcdError, Release, encode
-from .failover_etcd import fence_prefix
+from .failover_etcd import fence_prefix, fence_record
 from .fence_agents import FenceAgents
 from .proxies import ProxyError, tell
 from .witness_client import WitnessClient, WitnessError
@@ -237,7 +237,7 @@ class Hands:
         try:
             lease = str(self._etcd.call("/v3/lease/grant", {"TTL": str(seconds)}, _RECORD_SECONDS)["ID"])
             key = f"{fence_prefix(self._config)}{self._config.owner}/{incident}"
-            body = {"key": encode(key), "value": encode("fence"), "lease": lease}
+            body = {"key": encode(key), "value": encode(fence_record(self._clock)), "lease": lease}
             self._etcd.call("/v3/kv/put", body, _RECORD_SECONDS)
         except (EtcdError, KeyError):
             return False  # the lock keeps others from fencing at the same time; this is beside it
