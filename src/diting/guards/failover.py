@@ -12,7 +12,7 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..core import failover_health, failover_machine, failover_words
+from ..core import failover_machine, failover_rules, failover_words
 from ..core.failover_state import FailoverPolicy, FailoverState
 from ..core.failover_view import Candidate, Observation, Vantage, VantageKind
 from ..hostio.fencing import option_problems
@@ -254,8 +254,8 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
     def hindrances(
         cls, state: FailoverState, observation: Observation, policy: FailoverPolicy
     ) -> Sequence[str]:
-        """See :class:`Guard`."""
-        return failover_health.hindrances(state, observation, observation.taken_at, policy)
+        """What people and the policy forbid. Not what was not seen just now: in peace nobody looks as often as a fence needs."""
+        return failover_rules.forbidden(state, observation, observation.taken_at, policy, before_fence=True)
 
     def measures(self, observation: Observation, state: FailoverState) -> Mapping[str, float | None]:
         """The gauges of the page."""

@@ -105,7 +105,7 @@ class Guard(ABC, Generic[C, S, O_, P]):
 
     @classmethod
     def hindrances(cls, state: S, observation: O_, policy: P) -> Sequence[str]:  # noqa: ARG003 - the contract
-        """What would keep this guard from acting now, should it have to. Pure; empty for one that only looks."""
+        """What forbids this guard to act now, should it have to. Pure; empty for one that only looks."""
         return ()
 
     def measures(self, observation: O_, state: S) -> Mapping[str, float | None]:  # noqa: ARG002 - the contract

@@ -64,7 +64,7 @@ def described(found: dict[str, Any]) -> list[Line]:
 
 
 def hindrances(found: dict[str, Any] | None) -> list[str] | None:
-    """What would keep a guard from acting now, should it have to; None when its status does not tell."""
+    """What forbids a guard to act now, should it have to; None when its status does not tell."""
     known = _read(found or {})
     if known is None:
         return None
