@@ -14,7 +14,6 @@ import platform
 import pwd
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spread import spread
 
 from diting.cli.main import UsageParser
 from diting.core.verdict import EXIT_USAGE
@@ -170,12 +171,9 @@ def _figures(file: Path) -> dict[str, Any]:
 
 
 def _line(rate: int, results: Sequence[dict[str, Any]]) -> str:
-    def spread(key: str) -> str:
-        values = [result[key] for result in results]
-        return f"{len(values)} / {min(values):.2f} / {statistics.median(values):.2f} / {max(values):.2f}"
-
+    missed, p50, p99 = (spread([result[key] for result in results]) for key in ("missed", "p50", "p99"))
     not_ok = sum(result["not_ok"] for result in results)
-    return f"{rate:>8}  {spread('missed'):>28}  {spread('p50'):>28}  {spread('p99'):>28}  {not_ok:>7}"
+    return f"{rate:>8}  {missed:>28}  {p50:>28}  {p99:>28}  {not_ok:>7}"
 
 
 def _command(action: str, config: Path) -> list[str]:

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spread import spread
+
 from diting.cli.main import UsageParser
 from diting.core.verdict import EXIT_USAGE
 
@@ -39,10 +41,8 @@ def main() -> int:
     )
     missed = False
     for key, values in found.items():
-        median = statistics.median(values)
-        missed = missed or median > BARS[key]
-        spread = f"{len(values)} / {min(values):.2f} / {median:.2f} / {max(values):.2f}"
-        print(f"{NAMES[key]:>24}  {spread:>30}  (bar {BARS[key]:g})")
+        missed = missed or statistics.median(values) > BARS[key]
+        print(f"{NAMES[key]:>24}  {spread(values):>30}  (bar {BARS[key]:g})")
     return 1 if missed else 0
 
 
@@ -54,7 +54,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one window")
     options = parser.parse_args()
     if not 1 <= options.runs <= 100 or not 1 <= options.seconds <= 600:
-        parser.exit(EXIT_USAGE, "wanted 1 to 100 runs of 1 to 600 seconds\n")
+        found = f"--runs {options.runs} --seconds {options.seconds:g}"
+        parser.exit(EXIT_USAGE, f"bench-guard: found {found}, wanted 1 to 100 runs of 1 to 600 seconds\n")
     return options
 
 

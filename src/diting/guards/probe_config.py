@@ -48,7 +48,8 @@ class Identity(Strict):
 
 @functools.lru_cache(maxsize=4)
 def _context(ca: str, certificate: str, key: str, _stamps: object) -> ssl.SSLContext:
-    # The stamps are there for the cache alone: files that were written since are another call. Reading and checking them takes milliseconds, of which there are none to spare once a primary is silent.
+    # The stamps are there for the cache alone: files that were written since are another call. Reading and checking
+    # them takes milliseconds, of which there are none to spare once a primary is silent.
     return client_context(ca, certificate, key)
 
 
