@@ -13,6 +13,9 @@ from diting.guards.failover_config import FailoverConfig
 from diting.guards.runtime.ports import Ports
 
 SILENT = Probe(Answer.TIMEOUT, failing_since=99.7, failures=3, tried_at=99.9)
+FULL = Probe(Answer.NO_SPACE, failing_since=99.7, failures=3, tried_at=99.9, last_reply_at=99.9)
+REFUSED = Probe(Answer.REFUSED, failing_since=99.7, failures=3, tried_at=99.9, last_reply_at=99.9)
+REJECTED = Probe(Answer.REJECTED, failing_since=99.7, failures=3, tried_at=99.9, last_reply_at=99.9)
 FINE = Probe(Answer.OK, last_ok_at=99.9, tried_at=99.9)
 
 
@@ -51,6 +54,10 @@ def released(at):
     ("probe", "release", "quick"),
     [
         (FINE, None, False),
+        # A server that was killed or is being stopped: Patroni is at work, and needs the processors.
+        (REFUSED, None, False),
+        (REJECTED, None, False),
+        (FULL, None, True),
         (SILENT, None, True),
         (SILENT, released(99.0), False),
         (SILENT, released(60.0), True),

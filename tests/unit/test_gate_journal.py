@@ -54,6 +54,19 @@ def test_what_cannot_be_a_record_leaves_the_file_as_it_was(book, fields):
     assert book.path.read_bytes() == before
 
 
+def test_what_cannot_be_a_record_leaves_a_torn_end_where_it_was(book):
+    """Cut off without the record that tells of it, it would be gone and nobody the wiser."""
+    book.append("one", {})
+    with book.path.open("ab") as stream:
+        stream.write(b'{"torn')
+    before = book.path.read_bytes()
+    with pytest.raises(journal.JournalError):
+        book.append_all(iter([("two", {}), ("three", {"x": object()})]))
+    assert book.path.read_bytes() == before
+    assert book.append_all(iter([("two", {}), ("three", {})])) == 2
+    assert [r["event"] for r in book.records()] == ["one", "journal_repaired", "two", "three"]
+
+
 @pytest.mark.parametrize("torn", [b'{"event":"ha', b"\x00" * 700, b"x" * 200_000])
 def test_a_torn_end_is_set_aside_and_told(book, torn):
     book.append("one", {})

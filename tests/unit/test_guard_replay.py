@@ -38,7 +38,7 @@ def journal_of(degrees, *, recent=5):
             incident_id=None,
             trace_id="t",
         )
-        records = recorder.take(cycle)
+        records = list(recorder.take(cycle))
         for event, fields in records:
             record = journal.make_record(
                 head, ts=toy.FakeClock().utc(), mono_ns=number, source="guard:toy", event=event, fields=fields

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from diting.core.failover_view import Answer
-from diting.guards.primary_probes import PrimaryProbes
+from diting.guards.primary_probes import FRESH_SECONDS, PrimaryProbes
 from diting.guards.probe_book import Target
 from diting.guards.probe_config import Pace
 from support import virtual_time
@@ -50,6 +50,7 @@ PACE = Pace(
     tcp_timeout_seconds=0.02,
     uneasy_seconds=0.01,
     slow_interval_seconds=0.4,
+    rest_calm_interval_seconds=1.2,
     slow_timeout_seconds=0.3,
     quick_timeout_seconds=0.03,
 )
@@ -108,9 +109,31 @@ def test_a_hurry_wakes_whoever_rests():
     assert counts[2] == {"tcp": 5, "rest": 4, "sql": 4}, "and quickly from then on"
 
 
-@pytest.mark.parametrize("tcp", [None, Answer.REFUSED])
-def test_silence_over_tcp_has_everybody_asked_quickly(tcp):
-    ways, found = probed(0.6, tcp=tcp, rest=None, sql=None)
+def test_rest_of_a_primary_that_is_known_well_is_asked_less_often():
+    fresh, _ = probed(FRESH_SECONDS)
+    assert fresh["rest"].asked == fresh["sql"].asked, (
+        "nobody may accuse a new primary before it has heard it over REST"
+    )
+    later, _ = probed(FRESH_SECONDS + 6)
+    asked = {way: later[way].asked - fresh[way].asked for way in ("rest", "sql")}
+    assert (asked["rest"] in (5, 6), asked["sql"]) == (True, 15)
+
+
+def test_rest_that_fails_is_asked_at_the_pace_of_sql():
+    fresh, _ = probed(FRESH_SECONDS, rest=Answer.REFUSED)
+    later, _ = probed(FRESH_SECONDS + 6, rest=Answer.REFUSED)
+    assert later["rest"].asked - fresh["rest"].asked == 15
+
+
+def test_a_refusal_hurries_nobody():
+    """A planned stop, a server that was killed: the members that take over need the processors."""
+    ways, found = probed(0.6, tcp=Answer.REFUSED)
+    assert (ways["rest"].asked, ways["sql"].asked) == (2, 2)
+    assert 9 <= found["tcp"].failures <= 11
+
+
+def test_silence_over_tcp_has_everybody_asked_quickly():
+    ways, found = probed(0.6, tcp=None, rest=None, sql=None)
     assert ways["sql"].asked == 1, "one question is left to wait, however often it is looked for an answer"
     assert all(probe.failing_since is not None and probe.failures >= 3 for probe in found.values())
 

@@ -23,7 +23,7 @@ from .failover_hands import Hands
 from .failover_inputs import GateReader, ViewError, vantage_of
 from .fence_agents import options_of
 from .primary_probes import HURRY_SECONDS, PrimaryProbes
-from .probe_book import Target
+from .probe_book import Target, trouble_since
 from .probe_config import ways_to
 from .runtime.guard import Guard
 from .witness_client import WitnessClient
@@ -139,7 +139,7 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         self.wake.set()
 
     def _heard(self) -> None:
-        """Something is new; while the primary is silent everybody looks at it quickly.
+        """Something is new; while the primary is silent, or its disk full, everybody looks at it quickly.
 
         Until the leader key is released: from then on only Patroni is waited for, and it may share the processors.
         """
@@ -148,12 +148,12 @@ class FailoverGuard(Guard[FailoverConfig, FailoverState, Observation, FailoverPo
         if released is not None and now - released.answered_at < _CALM_SECONDS:
             self.wake.set()
             return
-        tcp, sql = self._probes.probe("tcp"), self._probes.probe("sql")
-        silent = [p.failing_since for p in (tcp, sql) if p.failing_since is not None]
-        if silent and now - min(silent) < max(HURRY_SECONDS, self.config.limits.hang_seconds + 5):
+        tcp, sql = (trouble_since(self._probes.probe(way)) for way in ("tcp", "sql"))
+        troubles = [since for since in (tcp, sql) if since is not None]
+        if troubles and now - min(troubles) < max(HURRY_SECONDS, self.config.limits.hang_seconds + 5):
             for client in self._clients.values():
                 # Quick probes of a server that hangs would only fill its queue.
-                client.hurry(0.5, probes=tcp.failing_since is not None)
+                client.hurry(0.5, probes=tcp is not None)
                 client.prepare()
             if self._etcd is not None:
                 self._etcd.hurry(0.5)

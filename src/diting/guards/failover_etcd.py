@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _DEADLINE_SECONDS = 1.0
 _LEADER_SECONDS = 5.0
 _FENCES_SECONDS = 4.0
+_NAMES_SECONDS = 60.0
 _LEASE_EVERY = 4
 _QUICK_SECONDS = 0.05
 _TESTED_SECONDS = 0.2
@@ -120,7 +121,8 @@ class EtcdWatch:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._quick_until = 0.0
-        self._lock_due = self._leader_due = self._fences_due = 0.0
+        self._lock_due = self._leader_due = self._fences_due = self._names_due = 0.0
+        self._names: dict[int, str] = {}
         self._number = 0
         self._thread = threading.Thread(target=self._run, name="etcd", daemon=True)
 
@@ -276,8 +278,12 @@ class EtcdWatch:
 
     def _etcd_leader(self) -> str | None:
         leader = self._etcd.leader_id(_DEADLINE_SECONDS)
-        names = {member.id: member.name for member in self._etcd.members(_DEADLINE_SECONDS)}
-        name = names.get(leader or 0)
+        now = self._clock.monotonic()
+        # The members of etcd are looked up now and then only, and when somebody unknown leads.
+        if leader is not None and (leader not in self._names or now >= self._names_due):
+            self._names = {member.id: member.name for member in self._etcd.members(_DEADLINE_SECONDS)}
+            self._names_due = now + _NAMES_SECONDS
+        name = self._names.get(leader or 0)
         return name if name in self._config.members else None
 
     def _is_to_be_left(self) -> bool:

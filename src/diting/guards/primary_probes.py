@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.failover_signs import LIVES, STUCK
 from ..core.failover_view import Answer, Probe
-from .probe_book import WAYS, ProbeBook
+from .probe_book import WAYS, ProbeBook, trouble_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +24,8 @@ HURRY_SECONDS = 10.0
 """A silence is asked about quickly for so long; then it is known well enough."""
 STALL_SECONDS = 0.1
 """Whoever comes so much later than meant has stood still, and has not seen what was silent meanwhile."""
+FRESH_SECONDS = 10.0
+"""For so long REST of a new target is asked at SQL's pace: whoever has no good answer of it yet can accuse nobody."""
 PATIENCE_SECONDS = 30.0
 """An SQL question without an answer is given up after so long. The kernel ends one whose connection is lost much sooner."""
 
@@ -60,6 +62,7 @@ class PrimaryProbes:
         self._tasks: list[asyncio.Task[None]] = []
         self._ways: Mapping[str, Way] = {}
         self._open: dict[str, Question] = {}
+        self._aimed_at = 0.0
         self._hurry = False
         self._hurried_at = 0.0
         self._turns: set[asyncio.Future[None]] = set()
@@ -73,6 +76,7 @@ class PrimaryProbes:
         self.target = target
         self._books = {way: ProbeBook() for way in WAYS}
         if target is not None:
+            self._aimed_at = self._clock.monotonic()
             self._ways = self._make_ways(target)
             self._tasks = [self._begin(name) for name in self._ways]
 
@@ -154,7 +158,7 @@ class PrimaryProbes:
                 answer = Answer.NONE
             # A question that could not be asked says nothing; the book ages, and an old one accuses nobody.
             news = answer is not Answer.NONE and book.note(answer, sent_at, now)
-            since = book.probe.failing_since
+            since = trouble_since(book.probe)
             if name == "tcp" and since is not None and now - since < HURRY_SECONDS:
                 self.hurry(0.5)
             if news:
@@ -216,18 +220,28 @@ class PrimaryProbes:
         pace = self._pace
         now = self._clock.monotonic()
         quick = max(now, sent_at + pace.tcp_interval_seconds)
-        wait = pace.slow_interval_seconds
-        if name == "tcp" and self._books["sql"].probe.answer is not Answer.TIMEOUT:
-            # Not while SQL hangs: a stopped postmaster takes nothing from its queue, and more connections would fill it;
-            # then TCP too would fall silent.
-            wait = pace.tcp_calm_interval_seconds
-        calm = max(quick, sent_at + wait)
+        calm = max(quick, sent_at + self._calm_interval(name, now))
         question = self._open.get(name)
         # What comes late is news at once, and not only in the next round.
         await self._turn(calm - now, None if question is None else question.task)
         due = min(calm, max(quick, self._hurried_at)) if self._hurry else calm
-        await asyncio.sleep(max(0.0, quick - self._clock.monotonic()))
+        left = quick - self._clock.monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
         return due
+
+    def _calm_interval(self, name: str, now: float) -> float:
+        """Seconds from one question to the next while nobody is in a hurry."""
+        pace = self._pace
+        if name == "tcp" and self._books["sql"].probe.answer is not Answer.TIMEOUT:
+            # Not while SQL hangs: a stopped postmaster takes nothing from its queue, and more connections would fill it;
+            # then TCP too would fall silent.
+            return pace.tcp_calm_interval_seconds
+        well = self._books["rest"].probe.answer in LIVES and now - self._aimed_at >= FRESH_SECONDS
+        if name == "rest" and well:
+            # Patroni ends each connection, so each question is a TLS handshake on both hosts.
+            return pace.rest_calm_interval_seconds
+        return pace.slow_interval_seconds
 
     async def _turn(self, seconds: float, task: asyncio.Task[Any] | None = None) -> None:
         """Wait until there is a hurry or ``task`` has ended, at most for ``seconds``.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core.failover_signs import LIVES, REPLIES, same_kind
+from ..core.failover_signs import FULL, LIVES, REPLIES, STUCK, same_kind
 from ..core.failover_view import Answer, Probe
 
 WAYS = ("tcp", "rest", "sql")
@@ -45,6 +45,15 @@ class ProbeBook:
     def forget_failures(self) -> None:
         """Whoever asked stood still meanwhile: what failed before that, and during it, says nothing."""
         self.probe = replace(self.probe, failing_since=None, failures=0)
+
+
+def trouble_since(probe: Probe) -> float | None:
+    """Since when ``probe`` fails in a way that has to be looked at quickly: silence, or a full disk. None: it does not.
+
+    Whoever refuses or rejects has an end of its own under way (a planned switchover, a server that was killed), which Patroni
+    handles; more questions would only take the processors from the members that take over.
+    """
+    return probe.failing_since if probe.answer in STUCK | FULL else None
 
 
 def as_ages(probe: Probe, now: float) -> dict[str, Any]:

@@ -113,7 +113,13 @@ class Pace(Strict):
         0.03, ge=0.005, le=5, description="TCP without an answer for so long has REST and SQL asked at once"
     )
     slow_interval_seconds: float = Field(
-        1.0, ge=0.05, le=1, description="From REST or SQL probe to the next while all is well"
+        1.0,
+        ge=0.05,
+        le=1,
+        description="From SQL probe to SQL probe while all is well; REST's pace too with a new primary, and while it fails",
+    )
+    rest_calm_interval_seconds: float = Field(
+        2.0, ge=0.05, le=3, description="From REST probe to REST probe while all is well"
     )
     slow_timeout_seconds: float = Field(0.8, ge=0.05, le=0.9, description="A REST or SQL probe has failed")
     quick_timeout_seconds: float = Field(

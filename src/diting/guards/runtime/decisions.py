@@ -58,13 +58,11 @@ class DecisionJournal:
         return written
 
     def _write(self, cycle: Cycle, sync: bool) -> int:
-        records = self._recorder.take(cycle)
         if self._make_room():
             self._recorder.begin_anew("new file")
-            records = self._recorder.take(cycle)
-        self._file.append_all(records, sync=sync)
+        written = self._file.append_all(self._recorder.take(cycle), sync=sync)
         self._recorder.done(cycle, written=True)
-        return len(records)
+        return written
 
     async def event(self, event: str, fields: Mapping[str, Any]) -> None:
         """Record something beside the decisions (a start, how an action went). Raises as :meth:`cycle`."""

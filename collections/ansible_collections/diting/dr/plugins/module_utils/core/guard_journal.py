@@ -120,7 +120,7 @@ class Cycle:
 
 
 class Recorder:
-    """Chooses what to write. :meth:`take` returns the records of a cycle, often none.
+    """Chooses what to write. :meth:`take` gives the records of a cycle, often none.
 
     Nothing is remembered until :meth:`done` is called: a cycle whose records a full disk refused never
     happened, and must not leave a gap that the journal does not show.
@@ -141,16 +141,19 @@ class Recorder:
         changed = self._last_written is None or cycle.signature != self._last_signature
         return changed or not cycle.quiet
 
-    def take(self, cycle: Cycle) -> list[tuple[str, dict[str, Any]]]:
-        """Records to append for ``cycle``, its predecessors in memory included; empty in peace."""
+    def take(self, cycle: Cycle) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Records to append for ``cycle``, its predecessors in memory included; none in peace.
+
+        One at a time: whoever writes them need not hold all of them, which is what a guard's memory would keep for good.
+        """
         if not self.wants(cycle):
-            return []
+            return
         # A change that leaves the guard in peace needs no history.
         todo = [cycle] if cycle.quiet else [*self._recent, cycle]
-        records: list[tuple[str, dict[str, Any]]] = []
         if self._last_written is None or todo[0].number != self._last_written + 1:
-            records.append((SEGMENT, self._segment(todo[0])))
-        return records + [(CYCLE, item.fields(self._run_id)) for item in todo]
+            yield SEGMENT, self._segment(todo[0])
+        for item in todo:
+            yield CYCLE, item.fields(self._run_id)
 
     def _segment(self, first: Cycle) -> dict[str, Any]:
         fields = {

@@ -10,6 +10,7 @@ it. Nothing is ever appended after such a line, the writer raises instead.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import time
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from ..core import journal
 from . import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 _BLOCK_BYTES = 65536
@@ -59,28 +60,30 @@ class JournalFile:
 
     def append(self, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Append one record and return it; it is on disk when this returns."""
-        return self.append_all([(event, fields)])[0]
+        return self._append([(event, fields)], sync=True)[1]
 
-    def append_all(
-        self, events: Sequence[tuple[str, Mapping[str, Any]]], *, sync: bool = True
-    ) -> list[dict[str, Any]]:
+    def append_all(self, events: Iterable[tuple[str, Mapping[str, Any]]], *, sync: bool = True) -> int:
         """Append several records by one write and one fsync; without ``sync`` the next one's fsync is theirs too.
 
-        Raises :class:`journal.JournalError` if the last line was edited or a record cannot be
+        ``events`` is read one by one, and none of its records is kept. Returns their number. Raises :class:`journal.JournalError` if the last line was edited or a record cannot be
         written as JSON, and :class:`OSError` (disk full, locked) with the file as it was before.
         """
+        return self._append(events, sync=sync)[0]
+
+    def _append(
+        self, events: Iterable[tuple[str, Mapping[str, Any]]], *, sync: bool
+    ) -> tuple[int, dict[str, Any]]:
+        """Number of ``events``, and the last record."""
         existed = self.path.exists()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         fd = os.open(self.path, flags, files.FILE_MODE)
         try:
             files.lock(fd, timeout_seconds=self._lock_timeout_seconds, what=str(self.path))
             head, end, torn = self._end(fd)
-            todo = list(events)
-            if torn:
-                todo.insert(0, ("journal_repaired", self._quarantine(torn)))
-                os.ftruncate(fd, end)
-            records: list[dict[str, Any]] = []
-            for event, fields in todo:
+            repair = [("journal_repaired", self._quarantine(torn))] if torn else []
+            record: dict[str, Any] = {}
+            lines: list[str] = []
+            for event, fields in itertools.chain(repair, events):
                 record = journal.make_record(
                     head,
                     ts=self._now(),
@@ -90,15 +93,18 @@ class JournalFile:
                     fields=fields,
                 )
                 head = journal.head_of(record)
-                records.append(record)
+                lines.append(journal.canonical_json(record) + "\n")
             self._left = None
-            self._write(fd, end, "".join(journal.canonical_json(r) + "\n" for r in records), sync=sync)
+            if torn:
+                # Only now that nothing but the disk can fail: without the record, nothing would say what was cut off.
+                os.ftruncate(fd, end)
+            self._write(fd, end, "".join(lines), sync=sync)
             self._left = (_stamp(fd), head)
         finally:
             os.close(fd)
         if not existed:
             files.fsync_directory(self.path.parent)
-        return records[len(todo) - len(events) :]
+        return len(lines) - len(repair), record
 
     @staticmethod
     def _write(fd: int, end: int, text: str, *, sync: bool) -> None:
