@@ -38,13 +38,13 @@ def install_commands() -> None:
     packed = subprocess.run(
         [sys.executable, ROOT / "roles/walg/files/pack.py", BIN], check=True, capture_output=True, text=True
     )
-    # Laid out as on a host: the front of restore_command finds its program beside it.
+    # Laid out as on a host: the shells in front find their program beside them.
     for name in ("bin", "lib"):
         (BIN / name).mkdir(mode=0o755)
     (BIN / "lib/diting-wal.pyz").symlink_to(packed.stdout.strip())
-    for name in ("diting-wal", "diting-wal-archive"):
-        (BIN / "bin" / name).symlink_to(packed.stdout.strip())
-    shutil.copy(ROOT / "roles/walg/files/usr/local/bin/diting-wal-restore", BIN / "bin")
+    (BIN / "bin/diting-wal").symlink_to(packed.stdout.strip())
+    for name in ("diting-wal-archive", "diting-wal-restore"):
+        shutil.copy(ROOT / "roles/walg/files/usr/local/bin" / name, BIN / "bin")
 
 
 @functools.cache
