@@ -9,6 +9,8 @@ test_packages() { # stages asked for, none for all
   case "$stages" in "  " | *" process "*) ;; *) return 0 ;; esac
   command -v chromium >/dev/null || echo chromium
   [ -x /usr/lib/postgresql/15/bin/initdb ] || echo postgresql-15
+  # What reads an archive of WAL-G by ordinary programs.
+  command -v lz4 >/dev/null || echo lz4
   [ -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ] || echo faketime
 }
 

@@ -12,6 +12,10 @@ from support.tree import ROOT, files, read, text_files
 LINKS = {
     "collections/ansible_collections/diting/dr/playbooks": "../../../../playbooks",
     "collections/ansible_collections/diting/dr/roles": "../../../../roles",
+    # The program on database hosts stands alone, and judges a segment by the same code as everybody.
+    "roles/walg/files/usr/local/lib/diting-wal/diting_wal/segment.py": (
+        "../../../../../../../../collections/ansible_collections/diting/dr/plugins/module_utils/core/wal_segment.py"
+    ),
     "src/diting/core": "../../collections/ansible_collections/diting/dr/plugins/module_utils/core",
     "src/diting/hostio": "../../collections/ansible_collections/diting/dr/plugins/module_utils/hostio",
 }
@@ -33,7 +37,7 @@ def test_links_are_exactly_these():
     found = {str(path): str((ROOT / path).readlink()) for path in files() if (ROOT / path).is_symlink()}
     assert found == LINKS
     for link in found:
-        assert (ROOT / link).is_dir(), f"{link} leads nowhere"
+        assert (ROOT / link).exists(), f"{link} leads nowhere"
 
 
 def has_header(path: Path) -> bool:

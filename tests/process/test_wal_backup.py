@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from support.servers import PG_BIN, as_postgres, own, wait_until
-from support.tree import ROOT
+from support.servers import as_postgres, own, wait_until
 from support.wal_cluster import BIN, Cluster, Host, S3Server
+from support.wal_compat import install_compat
 from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
 
 pytestmark = pytest.mark.process
-
-TEMPLATE = ROOT / "roles/walg/templates/etc/wal-g/compat.sql.j2"
 
 
 @pytest.fixture
@@ -33,20 +31,6 @@ def tool(host: Host, *arguments: str) -> tuple[int, dict[str, object]]:
     done = as_postgres(BIN / "bin/diting-wal", "--config", host.wrapper_config, *arguments, cwd=host.root)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
-
-
-def install_compat(cluster: Cluster, base: Path, *, dry: bool = False) -> str:
-    """Run the role's SQL the way the role does."""
-    script = base / "compat.sql"
-    script.write_text(TEMPLATE.read_text())
-    done = as_postgres(
-        *(PG_BIN / "psql", "-Xq", "-h", cluster.socket_dir, "-p", cluster.port, "-U", "postgres"),
-        *("-d", "postgres", "-v", "stamp=diting test", "-v", f"dry={str(dry).lower()}"),
-        *("-v", "backup_user=postgres", "-f", script),
-        cwd=base,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_first_backup_is_taken_once(

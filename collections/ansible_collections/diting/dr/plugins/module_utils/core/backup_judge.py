@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judge an archive by its catalog: is there a young backup, whole, with unbroken WAL, of this cluster and no other. Pure.
+
+That an object holds what it should, only reading it tells (:mod:`.backup_content`), and that a restore works, only a restore.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .backup_catalog import BACKUPS, moment
+from .backup_content import findings as content_findings
+from .verdict import Health, Reason, worst
+
+if TYPE_CHECKING:
+    from .backup_catalog import Backup, Catalog
+    from .backup_content import Content
+
+_NAMED = 5
+"""So many names stand in a message; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is wanted of an archive. Seconds; None asks for nothing.
+
+    ``system_identifier`` is the cluster's (``pg_controldata``): a backup of another one in the same prefix means that two
+    clusters write to one place.
+    """
+
+    max_age_seconds: float
+    min_backups: int = 1
+    max_wal_age_seconds: float | None = None
+    max_unfinished_seconds: float = 86400.0
+    system_identifier: str | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Health, the reasons for anything below HEALTHY, and the numbers behind it."""
+
+    health: Health
+    reasons: tuple[Reason, ...]
+    evidence: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """``verdict``, ``reasons`` and ``evidence`` for a module result."""
+        return {
+            "verdict": self.health.value,
+            "reasons": [reason.as_dict() for reason in self.reasons],
+            "evidence": self.evidence,
+        }
+
+
+Finding = tuple[Health, Reason]
+
+
+def could_not_look(words: str) -> Judgement:
+    """Nobody could read the archive: that says nothing about what it holds."""
+    return Judgement(Health.UNKNOWN, (Reason("could_not_look", words),), {})
+
+
+def judge(found: Catalog, limits: Limits, now: datetime, content: Content | None = None) -> Judgement:
+    """Every finding, worst first. ``now`` is the judge's own clock, in UTC; ``content`` what reading the objects found."""
+    findings = [
+        *_unreadable(found),
+        *_whose(found, limits),
+        *_newest(found, limits, now),
+        *(finding for backup in found.backups for finding in _parts(found, backup)),
+        *_wal(found, limits, now),
+        *_unfinished(found, limits, now),
+        *(content_findings(content) if content else ()),
+    ]
+    findings.sort(key=lambda finding: (Health.UNHEALTHY, Health.UNKNOWN, Health.DEGRADED).index(finding[0]))
+    health = worst(*(finding[0] for finding in findings)) if findings else Health.HEALTHY
+    newest = found.backups[-1] if found.backups else None
+    evidence = {
+        "backups": len(found.backups),
+        "newest_backup": newest.name if newest else None,
+        "newest_backup_age_seconds": _age(newest.finish_time, now) if newest else None,
+        "newest_wal_age_seconds": _since(found.newest_wal.modified, now) if found.newest_wal else None,
+        "system_identifiers": sorted({backup.system_identifier for backup in found.backups}),
+        "content": content.as_dict() if content else None,
+    }
+    return Judgement(health, tuple(reason for _health, reason in findings), evidence)
+
+
+def _age(then: datetime, now: datetime) -> float:
+    return round((now - then).total_seconds(), 1)
+
+
+def _since(modified: float, now: datetime) -> float:
+    return _age(datetime.fromtimestamp(modified, UTC), now)
+
+
+def _names(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _unreadable(found: Catalog) -> list[Finding]:
+    return [
+        (Health.UNKNOWN, Reason("unreadable", words, name))
+        for name, words in sorted(found.unreadable.items())
+    ]
+
+
+def _whose(found: Catalog, limits: Limits) -> list[Finding]:
+    systems = sorted({backup.system_identifier for backup in found.backups})
+    if limits.system_identifier is not None:
+        foreign = [b.name for b in found.backups if b.system_identifier != limits.system_identifier]
+        if foreign:
+            words = f"backups of another cluster lie in this prefix: {_names(foreign)}; each cluster needs a prefix of its own"
+            return [(Health.UNHEALTHY, Reason("foreign_backup", words, systems, limits.system_identifier))]
+    elif len(systems) > 1:
+        words = "backups of several clusters lie in one prefix; each cluster needs a prefix of its own"
+        return [(Health.UNHEALTHY, Reason("foreign_backup", words, systems, 1))]
+    return []
+
+
+def _newest(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
+    own = [b for b in found.backups if limits.system_identifier in (None, b.system_identifier)]
+    if not own:
+        return [
+            (
+                Health.UNHEALTHY,
+                Reason("no_backup", "the archive holds no finished backup", 0, limits.min_backups),
+            )
+        ]
+    findings: list[Finding] = []
+    if len(own) < limits.min_backups:
+        words = f"{len(own)} finished backups, wanted at least {limits.min_backups}"
+        findings.append((Health.UNHEALTHY, Reason("few_backups", words, len(own), limits.min_backups)))
+    good = [b for b in own if found.window(b).recoverable]
+    if not good:
+        return [
+            *findings,
+            (
+                Health.UNHEALTHY,
+                Reason("no_recoverable_backup", "no backup has the WAL from its start to its end", 0, 1),
+            ),
+        ]
+    age = _age(good[-1].finish_time, now)
+    if age > limits.max_age_seconds:
+        words = f"the newest recoverable backup {good[-1].name} finished {age:.0f} s ago, wanted at most {limits.max_age_seconds:.0f} s"
+        findings.append((Health.UNHEALTHY, Reason("backup_old", words, age, limits.max_age_seconds)))
+    if age < 0:
+        words = f"{good[-1].name} finished {-age:.0f} s in the future by this clock ({moment(good[-1].finish_time)})"
+        findings.append((Health.UNKNOWN, Reason("clock_differs", words, age, 0)))
+    return findings
+
+
+def _parts(found: Catalog, backup: Backup) -> list[Finding]:
+    findings: list[Finding] = []
+    there = {item.name.rpartition("/")[2]: item for item in backup.objects if "/tar_partitions/" in item.name}
+    if backup.parts is not None:
+        missing = sorted(set(backup.parts) - set(there))
+        if missing:
+            words = f"{backup.name}: parts are gone: {_names(missing)}"
+            findings.append((Health.UNHEALTHY, Reason("part_missing", words, missing, len(backup.parts))))
+    empty = sorted(
+        f"{BACKUPS}{backup.name}/tar_partitions/{n}" for n, item in there.items() if item.size == 0
+    )
+    if empty:
+        words = f"{backup.name}: parts are empty: {_names(empty)}"
+        findings.append((Health.UNHEALTHY, Reason("part_empty", words, empty, 0)))
+    if backup.stored_size < backup.compressed_size:
+        words = f"{backup.name}: the store has {backup.stored_size} bytes of it, {backup.compressed_size} were written"
+        findings.append(
+            (Health.UNHEALTHY, Reason("size_differs", words, backup.stored_size, backup.compressed_size))
+        )
+    if backup.delta_from is not None and backup.delta_from not in {b.name for b in found.backups}:
+        words = f"{backup.name} is a delta to {backup.delta_from}, which is gone"
+        findings.append((Health.UNHEALTHY, Reason("base_missing", words, backup.delta_from)))
+    return findings
+
+
+def _wal(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
+    findings: list[Finding] = []
+    newest = found.backups[-1] if found.backups else None
+    told: set[str] = set()
+    for backup in reversed(found.backups):
+        window = found.window(backup)
+        # A gap before a newer backup costs only the moments in between, and is told once.
+        missing = [name for name in window.missing if name not in told]
+        told.update(missing)
+        if missing:
+            health = Health.UNHEALTHY if backup is newest else Health.DEGRADED
+            words = (
+                f"from {backup.name} recovery ends at a gap of {window.missing_count} segments: {_names(list(window.missing))}"
+                if window.recoverable
+                else f"{backup.name} cannot be recovered: the WAL written during it lacks {_names(list(window.missing))}"
+            )
+            findings.append((health, Reason("wal_missing", words, list(window.missing), 0)))
+    orphans = sorted(
+        {s.timeline for s in found.segments if s.timeline > 1 and s.timeline not in found.lineages}
+    )
+    if orphans:
+        words = f"history files are missing of timelines {', '.join(map(str, orphans))}: nothing can be recovered along them"
+        findings.append((Health.UNHEALTHY, Reason("history_missing", words, orphans, [])))
+    if limits.max_wal_age_seconds is not None:
+        age = None if found.newest_wal is None else _since(found.newest_wal.modified, now)
+        if age is None or age > limits.max_wal_age_seconds:
+            said = "the archive holds no WAL" if age is None else f"the newest WAL came {age:.0f} s ago"
+            words = f"{said}, wanted at most {limits.max_wal_age_seconds:.0f} s"
+            findings.append((Health.UNHEALTHY, Reason("wal_old", words, age, limits.max_wal_age_seconds)))
+    return findings
+
+
+def _unfinished(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
+    old = [item for item in found.unfinished if _since(item.modified, now) > limits.max_unfinished_seconds]
+    if not old:
+        return []
+    words = f"broken-off backups take {sum(item.size for item in old)} bytes: {_names([item.name for item in old])}"
+    return [
+        (
+            Health.DEGRADED,
+            Reason("unfinished_backup", words, [item.name for item in old], limits.max_unfinished_seconds),
+        )
+    ]

@@ -1,0 +1,193 @@
+#!/usr/bin/python
+# Copyright: the Diting DR contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judge an archive of backups."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_verify
+short_description: Judge an archive of WAL-G by what its store holds
+version_added: 0.3.0
+author: Diting DR contributors (@diting-dr)
+description:
+  - Asks the store itself. HEALTHY means that a backup which is young enough is there with every part in the size that was written,
+    that its WAL has no gap and its timelines their histories, and that no other cluster writes to the same prefix.
+  - What could not be looked at is UNKNOWN, never healthy; a wrong key and an empty store are two things.
+  - Names and sizes are looked at, and with O(content) the objects themselves, by the ordinary programs for decryption,
+    decompression and tar files and not by WAL-G, which in v0.2.19 hands out a truncated object with exit 0.
+  - Whether anything can be restored from it, only a restore proves.
+extends_documentation_fragment:
+  - diting.dr.attributes
+  - diting.dr.attributes.info_module
+  - diting.dr.archive
+options:
+  maximum_age_seconds:
+    description: The newest recoverable backup finished at most so long ago.
+    type: float
+    default: 90000
+  minimum_backups:
+    description: So many finished backups are wanted.
+    type: int
+    default: 1
+  maximum_wal_age_seconds:
+    description:
+      - The newest WAL was written at most so long ago. Without it the age says nothing.
+      - PostgreSQL archives a segment when it is full, or after C(archive_timeout) if anything was written; a cluster without any
+        writes archives none.
+    type: float
+  maximum_unfinished_seconds:
+    description: Objects of a backup without a sentinel are one that was broken off, once so old.
+    type: float
+    default: 86400
+  system_identifier:
+    description:
+      - The cluster's, as C(pg_controldata) prints it. A backup of any other in the prefix is UNHEALTHY.
+      - Without it, backups of two clusters in one prefix are found, and those of one wrong cluster are not.
+    type: str
+  content:
+    description:
+      - V(none) looks at names and sizes. V(all) reads every part of every backup and all WAL to the end, decrypts, decompresses, and
+        reads tar files and WAL pages. V(sample) does so with the newest backup and O(content_sample) more objects.
+      - What could not be read, or not in time, is UNKNOWN.
+    type: str
+    choices: [none, sample, all]
+    default: none
+  content_sample:
+    description: So many objects beyond the newest backup are read with O(content=sample), drawn anew each time.
+    type: int
+    default: 20
+  content_workers:
+    description: So many objects are read at the same time. Each takes a process for every step, and a WAL segment in memory.
+    type: int
+    default: 2
+  content_seconds:
+    description: No object is begun after so long.
+    type: float
+    default: 3600
+  fail_on:
+    description: Verdicts that make the task fail.
+    type: list
+    elements: str
+    choices: [DEGRADED, UNHEALTHY, UNKNOWN]
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Fail unless there is a backup of today, whole and with its WAL
+  diting.dr.backup_verify:
+    maximum_age_seconds: 90000
+    maximum_wal_age_seconds: 300
+    system_identifier: "7710908455821836243"
+    fail_on: [DEGRADED, UNHEALTHY, UNKNOWN]
+
+- name: Once a day, read everything
+  diting.dr.backup_verify:
+    content: all
+    fail_on: [DEGRADED, UNHEALTHY, UNKNOWN]
+"""
+
+RETURN = r"""
+verdict:
+  description: HEALTHY, DEGRADED, UNHEALTHY or UNKNOWN.
+  returned: always
+  type: str
+reasons:
+  description: Findings, worst first, each with code, message, observed and limit. Empty when healthy.
+  returned: always
+  type: list
+  elements: dict
+evidence:
+  description: Number of backups, name and age of the newest one, age of the newest WAL, whose backups they are;
+    with O(content), numbers of objects by what became of them, bytes and seconds. Empty when nobody could look.
+  returned: always
+  type: dict
+"""
+
+import random
+import typing as t
+from datetime import UTC, datetime
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.diting.dr.plugins.module_utils._archive import ARCHIVE_OPTIONS, look_from
+from ansible_collections.diting.dr.plugins.module_utils.core.backup_content import to_read
+from ansible_collections.diting.dr.plugins.module_utils.core.backup_judge import (
+    Judgement,
+    Limits,
+    could_not_look,
+    judge,
+)
+from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health
+from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_content import ContentReader, readable
+from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_decode import (
+    CannotDecodeError,
+    Decoder,
+)
+from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store import ArchiveError
+
+
+def look(params: t.Mapping[str, t.Any]) -> Judgement:
+    """Read the archive and judge it."""
+    try:
+        found = look_from(params)
+    except ArchiveError as error:
+        return could_not_look(str(error))
+    content = None
+    if params["content"] != "none":
+        sample = params["content_sample"] if params["content"] == "sample" else None
+        wanted = to_read(found.catalog, readable(found.objects), sample, random.SystemRandom())
+        try:
+            with Decoder(found.settings) as decoder:
+                size, workers = params["wal_segment_bytes"], params["content_workers"]
+                reader = ContentReader(found.archive, decoder, size, workers, params["content_seconds"])
+                content = reader.read(wanted)
+        except CannotDecodeError as error:
+            return could_not_look(str(error))
+    limits = Limits(
+        max_age_seconds=params["maximum_age_seconds"],
+        min_backups=params["minimum_backups"],
+        max_wal_age_seconds=params["maximum_wal_age_seconds"],
+        max_unfinished_seconds=params["maximum_unfinished_seconds"],
+        system_identifier=params["system_identifier"],
+    )
+    return judge(found.catalog, limits, datetime.now(UTC), content)
+
+
+def main() -> t.NoReturn:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            **ARCHIVE_OPTIONS,
+            "maximum_age_seconds": {"type": "float", "default": 90000},
+            "minimum_backups": {"type": "int", "default": 1},
+            "maximum_wal_age_seconds": {"type": "float"},
+            "maximum_unfinished_seconds": {"type": "float", "default": 86400},
+            "system_identifier": {"type": "str"},
+            "content": {"type": "str", "choices": ["none", "sample", "all"], "default": "none"},
+            "content_sample": {"type": "int", "default": 20},
+            "content_workers": {"type": "int", "default": 2},
+            "content_seconds": {"type": "float", "default": 3600},
+            "fail_on": {
+                "type": "list",
+                "elements": "str",
+                "choices": [health.value for health in Health if health is not Health.HEALTHY],
+                "default": [],
+            },
+        },
+        supports_check_mode=True,
+    )
+    judgement = look(module.params)
+    result = {**judgement.as_dict(), "changed": False}
+    if judgement.health.value in module.params["fail_on"]:
+        findings = "; ".join(reason.message for reason in judgement.reasons)
+        module.fail_json(
+            msg=f"backup_not_good: the archive of {module.params['settings_file']} is {judgement.health.value}: {findings}",
+            **result,
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

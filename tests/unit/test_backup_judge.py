@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What makes an archive good, and what each damage to it is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from diting.core.backup_catalog import BACKUPS, METADATA, SENTINEL
+from diting.core.backup_judge import Limits, could_not_look, judge
+from support.archives import NOW, SYSTEM, Made
+
+LIMITS = Limits(max_age_seconds=90000, min_backups=2, max_wal_age_seconds=300, system_identifier=SYSTEM)
+
+
+@pytest.fixture
+def made():
+    """Two backups, WAL from the first of them to a minute ago, over a change of timeline."""
+    archive = Made()
+    archive.backup(3, age=90000)
+    archive.backup(7, age=3600, timeline=2)
+    archive.wal(3, 4, 5, age=80000)
+    archive.wal(5, 6, 7, 8, timeline=2, age=600)
+    archive.wal(9, timeline=2, age=60)
+    archive.history(2, (1, "0/5000148"))
+    return archive
+
+
+OLD, NEW = "base_000000010000000000000003", "base_000000020000000000000007"
+
+
+def judged(made, **limits):
+    return judge(made.catalog(), Limits(**{**vars(LIMITS), **limits}), NOW).as_dict()
+
+
+def codes(found):
+    return [reason["code"] for reason in found["reasons"]]
+
+
+def test_a_good_archive_is_healthy(made):
+    found = judged(made)
+    assert (found["verdict"], found["reasons"]) == ("HEALTHY", [])
+    assert found["evidence"] == {
+        "backups": 2,
+        "newest_backup": NEW,
+        "newest_backup_age_seconds": 3600.0,
+        "newest_wal_age_seconds": 60.0,
+        "system_identifiers": [SYSTEM],
+        "content": None,
+    }
+
+
+def drop(*names):
+    def spoil(made):
+        for name in names:
+            del made.contents[name]
+
+    return spoil
+
+
+def part(name, number=1):
+    return f"{BACKUPS}{name}/tar_partitions/part_{number:03}.tar.lz4"
+
+
+def cut(name, size):
+    def spoil(made):
+        made.contents[name] = made.contents[name][:size]
+
+    return spoil
+
+
+def wal(name):
+    return f"wal_005/{name}.lz4"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "verdict", "found"),
+    [
+        (drop(part(NEW)), "UNHEALTHY", ["part_missing", "size_differs"]),
+        (drop(part(OLD)), "UNHEALTHY", ["part_missing", "size_differs"]),
+        (cut(part(NEW), 60), "UNHEALTHY", ["size_differs"]),
+        (cut(part(NEW), 0), "UNHEALTHY", ["part_empty", "size_differs"]),
+        (drop(wal("000000020000000000000007")), "UNHEALTHY", ["wal_missing"]),
+        (drop(wal("000000020000000000000008")), "UNHEALTHY", ["wal_missing"]),
+        (drop(wal("000000010000000000000004")), "DEGRADED", ["wal_missing"]),
+        (drop("wal_005/00000002.history"), "UNHEALTHY", ["history_missing"]),
+        (drop(f"{BACKUPS}{NEW}{SENTINEL}"), "UNHEALTHY", ["few_backups"]),
+        (drop(f"{BACKUPS}{NEW}{METADATA}"), "UNHEALTHY", ["few_backups", "unreadable"]),
+        (lambda made: made.contents.clear(), "UNHEALTHY", ["no_backup", "wal_old"]),
+    ],
+)
+def test_each_damage_is_found_and_named(made, spoil, verdict, found):
+    spoil(made)
+    result = judged(made)
+    # Losing the first part of the WAL of a backup makes it one that is too old, or none, as well.
+    rest = [code for code in codes(result) if code != "backup_old"]
+    assert (result["verdict"], rest) == (verdict, found), result["reasons"]
+
+
+def test_a_gap_that_hits_two_backups_is_told_once(made):
+    drop(wal("000000020000000000000008"))(made)
+    (reason,) = judged(made)["reasons"]
+    assert "000000020000000000000008" in reason["message"]
+    assert NEW in reason["message"]
+
+
+def test_an_old_backup_is_too_old_however_many_there_are(made):
+    (reason,) = judged(made, max_age_seconds=1800)["reasons"]
+    assert (reason["code"], reason["observed"], reason["limit"]) == ("backup_old", 3600.0, 1800)
+
+
+def test_the_age_is_that_of_a_backup_that_can_be_recovered(made):
+    drop(wal("000000020000000000000007"))(made)
+    found = judged(made, max_age_seconds=50000)
+    reason = next(reason for reason in found["reasons"] if reason["code"] == "backup_old")
+    assert OLD in reason["message"]
+
+
+def test_wal_that_stopped_coming_is_found(made):
+    (reason,) = judged(made, max_wal_age_seconds=30)["reasons"]
+    assert (reason["code"], reason["observed"]) == ("wal_old", 60.0)
+    assert judged(made, max_wal_age_seconds=None)["verdict"] == "HEALTHY"
+
+
+def test_two_clusters_in_one_prefix_are_found(made):
+    made.backup(8, age=100, timeline=2, system_identifier=99)
+    assert codes(judged(made))[0] == "foreign_backup"
+    assert codes(judged(made, system_identifier=None))[0] == "foreign_backup"
+
+
+def test_one_wrong_cluster_is_found_where_it_is_known_which_is_right(made):
+    found = judged(made, system_identifier="99")
+    assert codes(found) == ["foreign_backup", "no_backup"]
+
+
+def test_a_delta_needs_its_base(made):
+    made.backup(8, age=100, timeline=2, base=NEW)
+    assert judged(made)["verdict"] == "HEALTHY"
+    for name in [name for name in made.contents if name.startswith(f"{BACKUPS}{NEW}")]:
+        if not name.startswith(f"{BACKUPS}{NEW}_D"):
+            del made.contents[name]
+    assert "base_missing" in codes(judged(made))
+
+
+def test_an_upload_that_was_broken_off_is_told_once_it_is_old(made):
+    name = made.backup(9, age=200000, timeline=2)
+    del made.contents[f"{BACKUPS}{name}{SENTINEL}"]
+    found = judged(made)
+    assert (found["verdict"], codes(found)) == ("DEGRADED", ["unfinished_backup"])
+    assert judged(made, max_unfinished_seconds=300000)["verdict"] == "HEALTHY"
+
+
+def test_a_backup_of_the_future_makes_no_age(made):
+    made.backup(8, age=-500, timeline=2)
+    found = judged(made)
+    assert (found["verdict"], codes(found)) == ("UNKNOWN", ["clock_differs"])
+
+
+def test_nobody_could_look_is_unknown():
+    found = could_not_look("the store is down").as_dict()
+    assert (found["verdict"], codes(found)) == ("UNKNOWN", ["could_not_look"])
