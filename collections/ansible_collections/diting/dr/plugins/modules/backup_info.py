@@ -57,8 +57,8 @@ backups:
       stored_size: 9036105
 windows:
   description:
-    - For each backup, in the same order, what can be recovered to. RV(windows[].missing) are the first thousand of the
-      segments that are not there although a later one, or the backup, needs them; RV(windows[].end_lsn) is null when the backup cannot be recovered at all.
+    - For each backup, in the same order, what can be recovered to. C(missing) are the first thousand of the
+      segments that are not there although a later one, or the backup, needs them; C(end_lsn) is null when the backup cannot be recovered at all.
   returned: success
   type: list
   elements: dict

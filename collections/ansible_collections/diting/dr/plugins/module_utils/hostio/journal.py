@@ -65,8 +65,9 @@ class JournalFile:
     def append_all(self, events: Iterable[tuple[str, Mapping[str, Any]]], *, sync: bool = True) -> int:
         """Append several records by one write and one fsync; without ``sync`` the next one's fsync is theirs too.
 
-        ``events`` is read one by one, and none of its records is kept. Returns their number. Raises :class:`journal.JournalError` if the last line was edited or a record cannot be
-        written as JSON, and :class:`OSError` (disk full, locked) with the file as it was before.
+        ``events`` is read one by one, and none of its records is kept. Returns their number. Raises
+        :class:`journal.JournalError` if the last line was edited or a record cannot be written as JSON, and :class:`OSError`
+        (disk full, locked) with the file as it was before.
         """
         return self._append(events, sync=sync)[0]
 
