@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,82 @@ def test_damage_is_found_by_reading(directory: Path, pattern: str, spoil: Callab
     assert (list(content.damaged), content.unread) == ([name], {})
     assert name in content.damaged[name]
     assert len(content.good) == content.wanted - 1
+
+
+def test_a_segment_of_another_cluster_is_found_by_reading(directory: Path) -> None:
+    """A second cluster that archives into the same prefix, and has taken no backup yet."""
+    assert read_all(files(directory)).damaged == {}
+    content = read_all(files(directory), system=1)
+    assert {name[:8] for name in content.damaged} == {"wal_005/"}
+    assert "is of database system" in next(iter(content.damaged.values()))
+
+
+def repack(path: Path, change: Callable[[bytes], bytes], *program: str) -> None:
+    """The same object, changed before it was compressed, so that no checksum of the compression tells."""
+    raw = subprocess.run(("lz4", "-d", "-c"), input=path.read_bytes(), capture_output=True, check=True).stdout
+    done = subprocess.run(program or ("lz4", "-c"), input=change(raw), capture_output=True, check=True)
+    path.write_bytes(done.stdout)
+
+
+def one_header_off(raw: bytes) -> bytes:
+    """The second member's checksum does not hold."""
+    first = tarfile.TarInfo.frombuf(raw[:512], "utf-8", "surrogateescape")
+    second = 512 + -(-first.size // 512) * 512
+    return raw[: second + 5] + bytes([raw[second + 5] ^ 1]) + raw[second + 6 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (one_header_off, "bad checksum"),
+        (lambda raw: raw[:-1024], "in the middle of a member"),
+        (lambda raw: raw[:-512], "lacks its end"),
+        (lambda raw: raw[:512], "in the middle of a member"),
+        (lambda raw: raw + b"x" * 512, "data follow the end"),
+        (lambda raw: b"", "in the middle of a member"),
+    ],
+)
+def test_a_tar_file_that_is_none_is_found_by_reading(
+    directory: Path, change: Callable[[bytes], bytes], words: str
+) -> None:
+    path = only(directory, "part_001.tar.lz4")
+    raw = subprocess.run(("lz4", "-d", "-c"), input=path.read_bytes(), capture_output=True, check=True).stdout
+    assert raw.endswith(bytes(1024)), "as WAL-G ends it"
+    repack(path, change)
+    assert words in read_all(files(directory)).damaged[str(path.relative_to(directory))]
+
+
+def test_what_carries_no_checksum_is_not_taken_for_proven(directory: Path) -> None:
+    """As WAL-G's own zstd writes it: a wrong byte would be read as if it were right."""
+    path = only(directory, HISTORY)
+    repack(path, bytes, "zstd", "--no-check", "-c")
+    path.rename(path.with_suffix(".zst"))
+    content = read_all(files(directory))
+    assert (content.damaged, content.unread) == ({}, {})
+    assert content.unproven == ["wal_005/00000002.history.zst"]
+    ((health, reason),) = findings(content)
+    assert (health, reason.code) == (Health.UNKNOWN, "content_unproven")
+    repack_checked = subprocess.run(
+        ("zstd", "-c"), input=b"1\t0/5000148\tx\n", capture_output=True, check=True
+    )
+    path.with_suffix(".zst").write_bytes(repack_checked.stdout)
+    assert read_all(files(directory)).unproven == []
+
+
+def test_what_no_program_undoes_is_unread(directory: Path) -> None:
+    path = only(directory, HISTORY)
+    path.rename(path.with_suffix(".lzo"))
+    content = read_all(files(directory))
+    assert "for which no program is known" in content.unread["wal_005/00000002.history.lzo"]
+    assert content.damaged == {}
+
+
+def test_a_delta_file_of_walg_is_no_segment(directory: Path) -> None:
+    """It lies beside the segments, under the name of one and an ending of its own."""
+    path = only(directory, HISTORY)
+    (directory / "wal_005/000000010000000000000000_delta.lz4").write_bytes(path.read_bytes())
+    content = read_all(files(directory))
+    assert (content.damaged, content.unread) == ({}, {})
 
 
 def test_a_segment_under_another_name_is_found_by_reading(directory: Path) -> None:

@@ -22,6 +22,7 @@ class Made:
 
     contents: dict[str, bytes] = field(default_factory=dict)
     ages: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
 
     def backup(
         self,
@@ -39,6 +40,7 @@ class Made:
         tars = {f"part_{part:03}.tar.lz4": b"x" * (100 + part) for part in range(1, parts + 1)}
         for tar, content in tars.items():
             self.put(f"{BACKUPS}{name}/tar_partitions/{tar}", content, age)
+        self.put(f"{BACKUPS}{name}/tar_partitions/pg_control.tar.lz4", b"c" * 50, age)
         sentinel: dict[str, Any] = {
             "LSN": number * SEGMENT_BYTES + 40,
             "TarFileSets": {tar: [] for tar in tars},
@@ -55,7 +57,7 @@ class Made:
             "hostname": "pg1",
             "is_permanent": False,
             "uncompressed_size": 3000,
-            "compressed_size": sum(map(len, tars.values())),
+            "compressed_size": 50 + sum(map(len, tars.values())),
             **metadata,
         }
         self.put(f"{BACKUPS}{name}{SENTINEL}", json.dumps(sentinel).encode(), age)
@@ -67,10 +69,10 @@ class Made:
         for number in numbers:
             self.put(f"{WAL}{Segment(timeline, number).name()}{ending}", b"w", age)
 
-    def history(self, timeline: int, *switches: tuple[int, str]) -> None:
+    def history(self, timeline: int, *switches: tuple[int, str], age: float = 60.0) -> None:
         """``switches`` are (parent, LSN at which it ended)."""
         text = "".join(f"{parent}\t{lsn}\tno recovery target specified\n" for parent, lsn in switches)
-        self.put(f"{WAL}{timeline:08X}.history", text.encode())
+        self.put(f"{WAL}{timeline:08X}.history", text.encode(), age)
 
     def put(self, name: str, content: bytes, age: float = 60.0) -> None:
         """One object."""
@@ -79,7 +81,10 @@ class Made:
     def objects(self) -> list[StoredObject]:
         """As a store lists them."""
         at = NOW.timestamp()
-        return [StoredObject(name, len(c), at - self.ages[name]) for name, c in sorted(self.contents.items())]
+        return [
+            StoredObject(name, len(content), at - self.ages[name], self.classes.get(name, ""))
+            for name, content in sorted(self.contents.items())
+        ]
 
     def catalog(self) -> Catalog:
         """As it is read when everything can be read."""

@@ -83,9 +83,9 @@ def codes(found: dict[str, Any]) -> list[str]:
     return [reason["code"] for reason in found["reasons"]]
 
 
-def read_all(settings: dict[str, str], seconds: float = 60.0) -> Content:
+def read_all(settings: dict[str, str], seconds: float = 60.0, system: int | None = None) -> Content:
     """Every object read to its end."""
     found = look_at(settings, SEGMENT_BYTES)
     with Decoder(settings) as decoder:
-        reader = ContentReader(found.archive, decoder, SEGMENT_BYTES, 2, seconds)
+        reader = ContentReader(found.archive, decoder, SEGMENT_BYTES, 2, seconds, system)
         return reader.read(readable(found.objects))

@@ -27,7 +27,7 @@ def test_a_backup_is_what_its_small_files_say(made):
     name = made.backup(6, age=60)
     (backup,) = made.catalog().backups
     assert (backup.name, backup.timeline, backup.system_identifier) == (name, 1, SYSTEM)
-    assert backup.stored_size == backup.compressed_size == 203
+    assert backup.stored_size == backup.compressed_size == 253
     assert backup.parts == ("part_001.tar.lz4", "part_002.tar.lz4")
     assert (backup.finish_time - backup.start_time).total_seconds() == 4
 
@@ -43,7 +43,7 @@ def test_a_backup_without_a_sentinel_is_unfinished(made):
     del made.contents[f"{BACKUPS}{name}{SENTINEL}"]
     found = made.catalog()
     assert found.backups == ()
-    assert [(item.name, item.size > 203) for item in found.unfinished] == [(name, True)]
+    assert [(item.name, item.size > 253) for item in found.unfinished] == [(name, True)]
 
 
 def test_wal_up_to_the_end_can_be_recovered(made):
@@ -165,6 +165,17 @@ def test_only_whole_wal_files_count(name, stem):
         ),
         (lambda raw: json.dumps({**json.loads(raw), "start_lsn": None}).encode(), "cannot be understood"),
         (lambda raw: json.dumps({"start_time": "2026-11-22T10:00:00Z"}).encode(), "'finish_time'"),
+        *(
+            (lambda raw, change=change: json.dumps({**json.loads(raw), **change}).encode(), "cannot be true")
+            for change in (
+                {"start_lsn": -1},
+                {"start_lsn": 0},
+                {"finish_lsn": 5},
+                {"finish_lsn": 2**64},
+                {"compressed_size": 0},
+            )
+        ),
+        (lambda raw: raw.replace(b'"start_lsn": ', b'"start_lsn": 1e999, "x": '), "cannot be understood"),
     ],
 )
 def test_metadata_that_say_nothing_are_told_and_not_left_out(made, spoil, words):
@@ -174,6 +185,61 @@ def test_metadata_that_say_nothing_are_told_and_not_left_out(made, spoil, words)
     found = made.catalog()
     assert found.backups == ()
     assert words in found.unreadable[name]
+
+
+@pytest.mark.parametrize(
+    ("sentinel", "words"),
+    [
+        ({}, "LSN or DeltaFrom is none"),
+        ({"LSN": 1}, "lists no parts"),
+        ({"LSN": 1, "TarFileSets": {}}, "lists no parts"),
+        ({"LSN": 1, "TarFileSets": ["part_001.tar.lz4"]}, "lists no parts: TarFileSets is list"),
+        ({"LSN": 1, "TarFileSets": {"a": []}, "DeltaFrom": ["x"]}, "LSN or DeltaFrom is none"),
+        (
+            {"LSN": 1, "TarFileSets": {"a": []}, "DeltaFrom": "base_000000010000000000000006"},
+            "DeltaFrom is none",
+        ),
+        # v3 has the list beside it, and cannot restore without.
+        ({"LSN": 1, "Version": 2, "TarFileSets": {"a": []}}, "files_metadata.json: not there"),
+    ],
+)
+def test_a_sentinel_that_says_nothing_is_told(made, sentinel, words):
+    name = made.backup(6)
+    made.contents[f"{BACKUPS}{name}{SENTINEL}"] = json.dumps(sentinel).encode()
+    found = made.catalog()
+    assert found.backups == ()
+    assert words in found.unreadable[name]
+
+
+def test_the_list_of_v3_is_read_where_it_lies(made):
+    name = made.backup(6)
+    made.contents[f"{BACKUPS}{name}{SENTINEL}"] = b'{"LSN": 1, "Version": 2}'
+    made.put(
+        f"{BACKUPS}{name}/files_metadata.json",
+        b'{"TarFileSets": {"part_001.tar.lz4": [], "part_007.tar.lz4": []}}',
+    )
+    (backup,) = made.catalog().backups
+    assert backup.parts == ("part_001.tar.lz4", "part_007.tar.lz4")
+    assert f"{BACKUPS}{name}/files_metadata.json" in wanted_files(made.objects())
+    made.contents[f"{BACKUPS}{name}{SENTINEL}"] = b'{"LSN": 1, "Version": 2, "FilesMetadataDisabled": true}'
+    assert made.catalog().backups[0].parts is None
+
+
+def test_wal_before_a_fork_is_wanted_although_none_came_after_it(made):
+    """Right after a failover: the dead primary had not archived all, and the new timeline has only its history yet."""
+    name = made.backup(6)
+    made.wal(6, 7, 8)
+    made.history(2, (1, "0/E000148"))
+    found = window(made, name)
+    assert (found["timeline"], found["end_lsn"], found["missing_count"]) == (2, "0/9000000", 5)
+
+
+def test_a_segment_without_a_byte_is_not_there(made):
+    name = made.backup(6)
+    made.wal(6, 7, 8)
+    made.contents["wal_005/000000010000000000000007.lz4"] = b""
+    assert window(made, name)["missing"] == ["000000010000000000000007"]
+    assert made.catalog().empty == ("wal_005/000000010000000000000007.lz4",)
 
 
 def test_a_sentinel_without_metadata_is_told(made):

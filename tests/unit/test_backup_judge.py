@@ -77,6 +77,12 @@ def wal(name):
     [
         (drop(part(NEW)), "UNHEALTHY", ["part_missing", "size_differs"]),
         (drop(part(OLD)), "UNHEALTHY", ["part_missing", "size_differs"]),
+        (
+            drop(f"{BACKUPS}{NEW}/tar_partitions/pg_control.tar.lz4"),
+            "UNHEALTHY",
+            ["part_missing", "size_differs"],
+        ),
+        (cut(wal("000000020000000000000008"), 0), "UNHEALTHY", ["wal_missing", "wal_empty"]),
         (cut(part(NEW), 60), "UNHEALTHY", ["size_differs"]),
         (cut(part(NEW), 0), "UNHEALTHY", ["part_empty", "size_differs"]),
         (drop(wal("000000020000000000000007")), "UNHEALTHY", ["wal_missing"]),
@@ -94,6 +100,59 @@ def test_each_damage_is_found_and_named(made, spoil, verdict, found):
     # Losing the first part of the WAL of a backup makes it one that is too old, or none, as well.
     rest = [code for code in codes(result) if code != "backup_old"]
     assert (result["verdict"], rest) == (verdict, found), result["reasons"]
+
+
+def test_a_young_backup_that_cannot_reach_production_is_none():
+    """After a recovery to a point before the newest backup, production goes on where no backup leads."""
+    made = Made()
+    made.backup(6, age=3600)
+    made.wal(6, 7)
+    made.wal(5, 6, timeline=2)
+    made.history(2, (1, "0/5000000"))
+    found = judged(made, min_backups=1)
+    assert codes(found) == ["timeline_unreachable"]
+    assert "timeline 2" in found["reasons"][0]["message"]
+    # An old one that does lead there is no reason to take the young one for good.
+    made.backup(3, age=99999)
+    made.wal(3, 4)
+    assert codes(judged(made, min_backups=1)) == ["backup_old"]
+
+
+def test_somebodys_recovery_hides_no_gap(made):
+    """A restore that was tried out, and archived: its timeline has the highest number."""
+    drop(wal("000000020000000000000008"))(made)
+    assert judged(made)["verdict"] == "UNHEALTHY"
+    made.history(3, (1, "0/4000100"))
+    found = judged(made)
+    assert found["verdict"] == "UNHEALTHY"
+    assert "wal_missing" in codes(found)
+
+
+def test_an_old_primary_that_goes_on_archiving_makes_nothing_young():
+    made = Made()
+    made.backup(3, age=3600)
+    made.wal(3, 4, age=3000)
+    made.wal(4, timeline=2, age=2000)
+    made.history(2, (1, "0/4000148"), age=2000)
+    made.wal(5, 6, age=10)
+    made.put("wal_005/README", b"hello", 10)
+    found = judged(made, min_backups=1)
+    assert codes(found) == ["wal_old"]
+    assert found["evidence"]["newest_wal_age_seconds"] == 2000
+
+
+def test_wal_of_the_future_makes_no_age(made):
+    made.wal(10, timeline=2, age=-90000)
+    found = judged(made)
+    assert (found["verdict"], codes(found)) == ("UNKNOWN", ["clock_differs"])
+
+
+def test_what_has_to_be_thawed_is_not_there_in_time(made):
+    made.classes[part(NEW)] = "DEEP_ARCHIVE"
+    found = judged(made)
+    assert (found["verdict"], codes(found)) == ("UNHEALTHY", ["object_frozen"])
+    made.classes[part(NEW)] = "STANDARD_IA"
+    assert judged(made)["verdict"] == "HEALTHY"
 
 
 def test_a_gap_that_hits_two_backups_is_told_once(made):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -73,6 +74,12 @@ def test_verify_fails_where_it_is_told_to(archive, call):
             lambda root, settings: settings.write_text('{"WALG_OSS_PREFIX": "oss://b/x"}'),
             "found WALG_OSS_PREFIX in the settings",
         ),
+        (
+            lambda root, settings: settings.write_text(
+                json.dumps({"WALG_FILE_PREFIX": str(root), "WALG_S3_PREFIX": "s3://b/x"})
+            ),
+            "nobody can tell which WAL-G writes to",
+        ),
         (lambda root, settings: root.rename(root.with_name("away")), "is it mounted?"),
     ],
 )
@@ -90,6 +97,26 @@ def test_what_cannot_be_looked_at_is_unknown_and_never_empty(archive, call, spoi
 @pytest.mark.parametrize("size", [0, 3, 2**19, 2**31, 3 * 2**20])
 def test_a_length_that_no_segment_has_is_refused(archive, call, size):
     assert f"wal_segment_bytes is {size}" in call(backup_info, archive[1], wal_segment_bytes=size)["msg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("content_workers", 0), ("content_sample", -1), ("content_seconds", -1), ("maximum_age_seconds", -1)],
+)
+def test_a_number_that_is_none_is_refused_by_name(archive, call, name, value):
+    found = call(backup_verify, archive[1], **{name: value})
+    assert found["failed"]
+    assert found["msg"].startswith(f"{name} is {value}")
+
+
+def test_a_list_that_a_store_cuts_off_is_not_the_whole(monkeypatch):
+    """As a store answers that knows only the older way of asking."""
+    archive = open_archive({"WALG_S3_PREFIX": "s3://bucket/c1", "AWS_ENDPOINT": "http://127.0.0.1:1"})
+    page = {"IsTruncated": True, "Contents": []}
+    paginator = SimpleNamespace(paginate=lambda **_where: [page])
+    monkeypatch.setattr(archive, "_client", SimpleNamespace(get_paginator=lambda _name: paginator))
+    with pytest.raises(ArchiveError, match="does not say how to go on"):
+        archive.objects()
 
 
 def test_an_s3_prefix_without_a_bucket_is_refused():

@@ -225,6 +225,27 @@ def test_a_full_disk_leaves_no_half_line(book, monkeypatch):
     assert book.path.read_bytes() == before
 
 
+def test_a_full_disk_leaves_a_torn_end_where_it_was(book, monkeypatch):
+    book.append("one", {})
+    with book.path.open("ab") as stream:
+        stream.write(b'{"torn')
+    before = book.path.read_bytes()
+    real_write, calls = os.write, []
+
+    def full_once(fd, data):
+        calls.append(len(data))
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(fd, data)
+
+    monkeypatch.setattr(os, "write", full_once)
+    with pytest.raises(OSError, match="No space"):
+        book.append("two", {})
+    assert book.path.read_bytes() == before
+    book.append("two", {})
+    assert [r["event"] for r in book.records()] == ["one", "journal_repaired", "two"]
+
+
 def test_a_lock_that_is_held_is_an_error_in_time_and_not_a_hang(book):
     book.append("one", {})
     impatient = JournalFile(book.path, "test", lock_timeout_seconds=0.05)

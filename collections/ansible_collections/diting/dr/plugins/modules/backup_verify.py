@@ -12,8 +12,8 @@ short_description: Judge an archive of WAL-G by what its store holds
 version_added: 0.3.0
 author: Diting DR contributors (@diting-dr)
 description:
-  - Asks the store itself. HEALTHY means that a backup which is young enough is there with every part in the size that was written,
-    that its WAL has no gap and its timelines their histories, and that no other cluster writes to the same prefix.
+  - Asks the store itself. HEALTHY means that a backup which is young enough is there with every part, in all of the size that was
+    written, that its WAL leads without a gap to the newest timeline, and that no other cluster has a backup in the same prefix.
   - What could not be looked at is UNKNOWN, never healthy; a wrong key and an empty store are two things.
   - Names and sizes are looked at, and with O(content) the objects themselves, by the ordinary programs for decryption,
     decompression and tar files and not by WAL-G, which in v0.2.19 hands out a truncated object with exit 0.
@@ -106,6 +106,8 @@ evidence:
 """
 
 import random
+import signal
+import sys
 import typing as t
 from datetime import UTC, datetime
 
@@ -125,7 +127,19 @@ from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_decode im
     CannotDecodeError,
     Decoder,
 )
-from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store import ArchiveError
+from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store import ArchiveError, Look
+
+
+def system_of(params: t.Mapping[str, t.Any], found: Look) -> int | None:
+    """The cluster whose WAL it has to be: the one that is named, or the one whose backups they are."""
+    known = {backup.system_identifier for backup in found.catalog.backups}
+    name = params["system_identifier"] or (known.pop() if len(known) == 1 else "")
+    return int(name) if name.isdigit() else None
+
+
+def stop(signum: int, _frame: object) -> t.NoReturn:
+    """End as after a fault, so that a key which was unpacked is taken away."""
+    sys.exit(128 + signum)
 
 
 def look(params: t.Mapping[str, t.Any]) -> Judgement:
@@ -141,7 +155,8 @@ def look(params: t.Mapping[str, t.Any]) -> Judgement:
         try:
             with Decoder(found.settings) as decoder:
                 size, workers = params["wal_segment_bytes"], params["content_workers"]
-                reader = ContentReader(found.archive, decoder, size, workers, params["content_seconds"])
+                seconds, system = params["content_seconds"], system_of(params, found)
+                reader = ContentReader(found.archive, decoder, size, workers, seconds, system)
                 content = reader.read(wanted)
         except CannotDecodeError as error:
             return could_not_look(str(error))
@@ -178,7 +193,22 @@ def main() -> t.NoReturn:
         },
         supports_check_mode=True,
     )
-    judgement = look(module.params)
+    params = module.params
+    for name, least in (
+        ("content_workers", 1),
+        ("content_sample", 0),
+        ("content_seconds", 0),
+        ("maximum_age_seconds", 0),
+    ):
+        if params[name] < least:
+            module.fail_json(msg=f"{name} is {params[name]}, wanted at least {least}")
+    if params["system_identifier"] is not None and not params["system_identifier"].isdigit():
+        module.fail_json(
+            msg=f"system_identifier is {params['system_identifier']!r}, wanted digits, as pg_controldata prints it"
+        )
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, stop)
+    judgement = look(params)
     result = {**judgement.as_dict(), "changed": False}
     if judgement.health.value in module.params["fail_on"]:
         findings = "; ".join(reason.message for reason in judgement.reasons)

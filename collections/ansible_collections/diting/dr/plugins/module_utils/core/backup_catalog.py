@@ -22,20 +22,31 @@ BACKUPS = "basebackups_005/"
 WAL = "wal_005/"
 SENTINEL = "_backup_stop_sentinel.json"
 METADATA = "/metadata.json"
+FILES_METADATA = "/files_metadata.json"
+"""Where v3 has the list of parts, which v0.2.19 has in the sentinel."""
+FROZEN = frozenset({"GLACIER", "DEEP_ARCHIVE", "Archive", "ColdArchive", "DeepColdArchive"})
+"""Storage classes of S3 and OSS that take hours to be readable again."""
 MOST_MISSING = 1000
 """So many segments that are not there are named."""
 _NAME = re.compile(r"base_([0-9A-F]{24})(_D_[0-9A-F]{24})?")
+_V3 = 2
+"""Version of a sentinel whose list of files lies beside it."""
+_LSN_END = 2**64
 _ENDINGS = frozenset({"", ".lz4", ".lzma", ".zst", ".br", ".lzo"})
 """What WAL-G puts after a name, by the way the object is compressed."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One object: its name below the archive's prefix, its size in bytes, when it was written (seconds since 1970, UTC)."""
+    """One object: its name below the archive's prefix, its size in bytes, when it was written (seconds since 1970, UTC).
+
+    ``storage_class`` is the store's own word, empty where it has none.
+    """
 
     name: str
     size: int
     modified: float
+    storage_class: str = ""
 
 
 class CatalogError(Exception):
@@ -117,7 +128,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The archive: finished backups, oldest first by the time they finished; WAL; what belongs to no finished backup."""
+    """The archive: finished backups, oldest first by the time they finished; WAL; what belongs to no finished backup.
+
+    ``newest_wal`` is of the newest timeline alone: an old primary that goes on archiving makes nothing young. ``empty`` are WAL
+    objects without a byte, which count as not there; ``frozen`` objects of a storage class that has to be thawed before it is read.
+    """
 
     backups: tuple[Backup, ...]
     segments: frozenset[Segment]
@@ -127,20 +142,39 @@ class Catalog:
     segment_bytes: int = SEGMENT_BYTES
     wal_size: int = 0
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     def lineage(self, timeline: int) -> tuple[Branch, ...]:
         """How ``timeline`` came to be; one whose history file is not there stands alone."""
         return self.lineages.get(timeline, (Branch(timeline, 0),))
 
+    @property
+    def timelines(self) -> frozenset[int]:
+        """Every timeline of which there is WAL or a history."""
+        return frozenset(self.lineages) | {segment.timeline for segment in self.segments}
+
+    @property
+    def top(self) -> int | None:
+        """The newest timeline, which production is on or was on last; None for an archive without WAL."""
+        return max(self.timelines, default=None)
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """Timelines that no other one came from, newest first: where WAL goes on, or where somebody's recovery once went."""
+        parents = {branch.timeline for one in self.timelines for branch in self.lineage(one)[:-1]}
+        return tuple(sorted(self.timelines - parents, reverse=True))
+
+    def reaches(self, backup: Backup, timeline: int) -> bool:
+        """Whether ``timeline`` is the backup's own, or came through it after the backup's end."""
+        return timeline == backup.timeline or any(
+            branch.timeline == backup.timeline and child.begin_lsn >= backup.finish_lsn
+            for branch, child in itertools.pairwise(self.lineage(timeline))
+        )
+
     def newest_timeline(self, backup: Backup) -> int:
-        """The latest timeline that can be reached from ``backup``: it came through the backup's own after the backup's end."""
-        reachable = [backup.timeline]
-        for timeline in {*self.lineages, *(segment.timeline for segment in self.segments)}:
-            lineage = self.lineage(timeline)
-            for branch, child in itertools.pairwise(lineage):
-                if branch.timeline == backup.timeline and child.begin_lsn >= backup.finish_lsn:
-                    reachable.append(timeline)
-        return max(reachable)
+        """The latest timeline that can be reached from ``backup``."""
+        return max((t for t in self.timelines if self.reaches(backup, t)), default=backup.timeline)
 
     def window(self, backup: Backup, timeline: int | None = None) -> Window:
         """What ``backup`` can be recovered to along ``timeline``, the newest it can reach unless one is named."""
@@ -158,7 +192,8 @@ class Catalog:
         numbers = {
             s.number for s in self.segments if s.timeline in own and s.number >= first and there(s.number)
         }
-        last = max(last, *numbers, 0)
+        # A history proves that there was WAL up to where its timeline begins, archived or not.
+        last = max(last, lineage[-1].begin_lsn // size - 1, *numbers)
         # Not number by number: one object with a name from far away would make that for ever.
         gaps = itertools.chain.from_iterable(
             range(begin + 1, end)
@@ -199,7 +234,8 @@ def wanted_files(objects: Iterable[StoredObject]) -> list[str]:
     names = [item.name for item in objects]
     sentinels = [n for n in names if n.startswith(BACKUPS) and n.endswith(SENTINEL)]
     known = set(names)
-    metadata = [n.removesuffix(SENTINEL) + METADATA for n in sentinels]
+    bases = [n.removesuffix(SENTINEL) for n in sentinels]
+    metadata = [base + ending for base in bases for ending in (METADATA, FILES_METADATA)]
     histories = [
         n
         for n in names
@@ -236,15 +272,19 @@ def catalog(
             unreadable[name] = str(error)
     wal = [item for item in listed if item.name.startswith(WAL)]
     segments, lineages = set(), {}
+    dated: list[tuple[int, StoredObject]] = []
     for item in wal:
         stem = without_ending(item.name.removeprefix(WAL))
         segment = parse_segment(stem or "", segment_bytes)
         if segment is not None:
-            segments.add(segment)
+            if item.size > 0:
+                segments.add(segment)
+                dated.append((segment.timeline, item))
         elif stem is not None and stem.endswith(".history"):
             try:
                 timeline = int(stem.removesuffix(".history"), 16)
                 lineages[timeline] = parse_history(timeline, _content(files, item.name, str))
+                dated.append((timeline, item))
             except (ValueError, CatalogError) as error:
                 unreadable[item.name] = str(error)
     return Catalog(
@@ -256,10 +296,12 @@ def catalog(
             for name, items in sorted(by_backup.items())
             if name not in finished
         ),
-        max(wal, key=lambda item: item.modified, default=None),
+        max(dated, key=lambda pair: (pair[0], pair[1].modified))[1] if dated else None,
         segment_bytes,
         sum(item.size for item in wal),
         unreadable,
+        tuple(item.name for item in wal if item.size == 0),
+        tuple(item.name for item in listed if item.storage_class in FROZEN),
     )
 
 
@@ -279,9 +321,15 @@ def _backup(name: str, files: Mapping[str, Any], objects: tuple[StoredObject, ..
         raise CatalogError(f"{name} is no name of a backup: wanted base_ and 24 hex digits")
     sentinel = _content(files, f"{BACKUPS}{name}{SENTINEL}", dict)
     metadata = _content(files, f"{BACKUPS}{name}{METADATA}", dict)
-    tars = sentinel.get("TarFileSets")
+    delta_from = sentinel.get("DeltaFrom") or None
+    if (
+        not isinstance(sentinel.get("LSN"), int)
+        or not isinstance(delta_from, str | None)
+        or delta_from == name
+    ):
+        raise CatalogError(f"{name}{SENTINEL} cannot be understood: LSN or DeltaFrom is none")
     try:
-        return Backup(
+        found = Backup(
             name=name,
             timeline=int(match[1][:8], 16),
             start_time=_moment(metadata["start_time"]),
@@ -292,14 +340,31 @@ def _backup(name: str, files: Mapping[str, Any], objects: tuple[StoredObject, ..
             system_identifier=str(metadata["system_identifier"]),
             hostname=str(metadata.get("hostname", "")),
             is_permanent=bool(metadata.get("is_permanent", False)),
-            uncompressed_size=int(metadata.get("uncompressed_size", 0)),
-            compressed_size=int(metadata.get("compressed_size", 0)),
-            delta_from=sentinel.get("DeltaFrom") or None,
-            parts=tuple(sorted(tars)) if isinstance(tars, dict) else None,
+            uncompressed_size=int(metadata["uncompressed_size"]),
+            compressed_size=int(metadata["compressed_size"]),
+            delta_from=delta_from,
+            parts=_parts(name, sentinel, files),
             objects=objects,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CatalogError(f"{name}{METADATA} cannot be understood: {error!r}") from error
+    if not 0 < found.start_lsn <= found.finish_lsn < _LSN_END or found.compressed_size <= 0:
+        said = f"start {found.start_lsn}, finish {found.finish_lsn}, compressed size {found.compressed_size}"
+        raise CatalogError(f"{name}{METADATA} cannot be true: {said}")
+    return found
+
+
+def _parts(name: str, sentinel: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of the tar files; None for a backup that was taken without a list of them. Raises CatalogError."""
+    if sentinel.get("FilesMetadataDisabled") is True:
+        return None
+    key = f"{BACKUPS}{name}{FILES_METADATA}"
+    version = sentinel.get("Version", 0)
+    source = _content(files, key, dict) if isinstance(version, int) and version >= _V3 else sentinel
+    tars = source.get("TarFileSets")
+    if not isinstance(tars, dict) or not tars:
+        raise CatalogError(f"{name} lists no parts: TarFileSets is {type(tars).__name__}")
+    return tuple(sorted(tars))
 
 
 def _moment(text: Any) -> datetime:

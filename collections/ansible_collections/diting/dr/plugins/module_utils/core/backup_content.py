@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Content:
-    """Names of objects by what became of them; those that are in none were not read for want of time."""
+    """Names of objects by what became of them; those that are in none were not read for want of time.
+
+    ``unproven`` are those of the good ones that carry no checksum: a wrong byte in them would not have been found.
+    """
 
     wanted: int = 0
     good: list[tuple[str, int]] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    unproven: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -32,6 +36,7 @@ class Content:
             "objects_wanted": self.wanted,
             "objects_good": len(self.good),
             "objects_damaged": len(self.damaged),
+            "objects_unproven": len(self.unproven),
             "objects_unread": self.wanted - len(self.good) - len(self.damaged),
             "bytes": size,
             "seconds": round(self.seconds, 3),
@@ -48,6 +53,12 @@ def findings(content: Content) -> list[tuple[Health, Reason]]:
         (Health.UNKNOWN, Reason("object_unread", words, name))
         for name, words in sorted(content.unread.items())
     ]
+    if content.unproven:
+        words = (
+            f"{len(content.unproven)} objects carry no checksum, so that a wrong byte in them is not found by reading; "
+            "lz4 and encryption have one"
+        )
+        found.append((Health.UNKNOWN, Reason("content_unproven", words, len(content.unproven), 0)))
     left = content.wanted - len(content.good) - len(content.damaged) - len(content.unread)
     if left > 0:
         words = f"{left} of {content.wanted} objects were not read: the time was up"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .backup_catalog import Backup, Catalog
     from .backup_content import Content
 
+CLOCK_SECONDS = 5.0
+"""Clocks of a store, a database and the judge may differ by so much."""
 _NAMED = 5
 """So many names stand in a message; the rest are counted."""
 
@@ -70,6 +72,7 @@ def judge(found: Catalog, limits: Limits, now: datetime, content: Content | None
         *_newest(found, limits, now),
         *(finding for backup in found.backups for finding in _parts(found, backup)),
         *_wal(found, limits, now),
+        *_frozen(found),
         *_unfinished(found, limits, now),
         *(content_findings(content) if content else ()),
     ]
@@ -133,20 +136,23 @@ def _newest(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
     if len(own) < limits.min_backups:
         words = f"{len(own)} finished backups, wanted at least {limits.min_backups}"
         findings.append((Health.UNHEALTHY, Reason("few_backups", words, len(own), limits.min_backups)))
-    good = [b for b in own if found.window(b).recoverable]
+    top = found.top
+    near = [b for b in own if top is None or found.reaches(b, top)]
+    if not near:
+        words = (
+            f"no backup leads to timeline {top}, which is the newest: recovery ends at the latest where that began; "
+            "take a full backup, or take away what a recovery that was only tried out has archived"
+        )
+        return [*findings, (Health.UNHEALTHY, Reason("timeline_unreachable", words, 0, 1))]
+    good = [b for b in near if found.window(b, top).recoverable]
     if not good:
-        return [
-            *findings,
-            (
-                Health.UNHEALTHY,
-                Reason("no_recoverable_backup", "no backup has the WAL from its start to its end", 0, 1),
-            ),
-        ]
+        words = "no backup has the WAL from its start to its end"
+        return [*findings, (Health.UNHEALTHY, Reason("no_recoverable_backup", words, 0, 1))]
     age = _age(good[-1].finish_time, now)
     if age > limits.max_age_seconds:
         words = f"the newest recoverable backup {good[-1].name} finished {age:.0f} s ago, wanted at most {limits.max_age_seconds:.0f} s"
         findings.append((Health.UNHEALTHY, Reason("backup_old", words, age, limits.max_age_seconds)))
-    if age < 0:
+    if age < -CLOCK_SECONDS:
         words = f"{good[-1].name} finished {-age:.0f} s in the future by this clock ({moment(good[-1].finish_time)})"
         findings.append((Health.UNKNOWN, Reason("clock_differs", words, age, 0)))
     return findings
@@ -155,11 +161,12 @@ def _newest(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
 def _parts(found: Catalog, backup: Backup) -> list[Finding]:
     findings: list[Finding] = []
     there = {item.name.rpartition("/")[2]: item for item in backup.objects if "/tar_partitions/" in item.name}
-    if backup.parts is not None:
-        missing = sorted(set(backup.parts) - set(there))
-        if missing:
-            words = f"{backup.name}: parts are gone: {_names(missing)}"
-            findings.append((Health.UNHEALTHY, Reason("part_missing", words, missing, len(backup.parts))))
+    missing = sorted(set(backup.parts or ()) - set(there))
+    if not any(name.startswith("pg_control.tar") for name in there):
+        missing.append("pg_control.tar")
+    if missing:
+        words = f"{backup.name}: parts are gone: {_names(missing)}"
+        findings.append((Health.UNHEALTHY, Reason("part_missing", words, missing, [])))
     empty = sorted(
         f"{BACKUPS}{backup.name}/tar_partitions/{n}" for n, item in there.items() if item.size == 0
     )
@@ -179,34 +186,53 @@ def _parts(found: Catalog, backup: Backup) -> list[Finding]:
 
 def _wal(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
     findings: list[Finding] = []
-    newest = found.backups[-1] if found.backups else None
     told: set[str] = set()
-    for backup in reversed(found.backups):
-        window = found.window(backup)
-        # A gap before a newer backup costs only the moments in between, and is told once.
-        missing = [name for name in window.missing if name not in told]
-        told.update(missing)
-        if missing:
-            health = Health.UNHEALTHY if backup is newest else Health.DEGRADED
-            words = (
-                f"from {backup.name} recovery ends at a gap of {window.missing_count} segments: {_names(list(window.missing))}"
-                if window.recoverable
-                else f"{backup.name} cannot be recovered: the WAL written during it lacks {_names(list(window.missing))}"
-            )
-            findings.append((health, Reason("wal_missing", words, list(window.missing), 0)))
+    for timeline in found.leaves:
+        near = [backup for backup in found.backups if found.reaches(backup, timeline)]
+        for backup in reversed(near):
+            window = found.window(backup, timeline)
+            # A gap before a newer backup, or on a way that recovery went once, costs only the moments there; and is told once.
+            missing = [name for name in window.missing if name not in told]
+            told.update(missing)
+            if missing:
+                counts = backup is near[-1] and (timeline == found.top or backup is found.backups[-1])
+                health = Health.UNHEALTHY if counts else Health.DEGRADED
+                names = _names(list(window.missing))
+                words = (
+                    f"from {backup.name} recovery ends at a gap of {window.missing_count} segments: {names}"
+                    if window.recoverable
+                    else f"{backup.name} cannot be recovered: the WAL written during it lacks {names}"
+                )
+                findings.append((health, Reason("wal_missing", words, list(window.missing), 0)))
+    if found.empty:
+        words = f"WAL objects without a byte in them: {_names(list(found.empty))}"
+        findings.append((Health.UNHEALTHY, Reason("wal_empty", words, list(found.empty), [])))
     orphans = sorted(
         {s.timeline for s in found.segments if s.timeline > 1 and s.timeline not in found.lineages}
     )
     if orphans:
         words = f"history files are missing of timelines {', '.join(map(str, orphans))}: nothing can be recovered along them"
         findings.append((Health.UNHEALTHY, Reason("history_missing", words, orphans, [])))
-    if limits.max_wal_age_seconds is not None:
-        age = None if found.newest_wal is None else _since(found.newest_wal.modified, now)
-        if age is None or age > limits.max_wal_age_seconds:
-            said = "the archive holds no WAL" if age is None else f"the newest WAL came {age:.0f} s ago"
-            words = f"{said}, wanted at most {limits.max_wal_age_seconds:.0f} s"
-            findings.append((Health.UNHEALTHY, Reason("wal_old", words, age, limits.max_wal_age_seconds)))
+    age = None if found.newest_wal is None else _since(found.newest_wal.modified, now)
+    if age is not None and age < -CLOCK_SECONDS:
+        words = f"the newest WAL was written {-age:.0f} s in the future by this clock"
+        findings.append((Health.UNKNOWN, Reason("clock_differs", words, age, 0)))
+    elif limits.max_wal_age_seconds is not None and (age is None or age > limits.max_wal_age_seconds):
+        said = (
+            "the archive holds no WAL"
+            if age is None
+            else f"the newest WAL of timeline {found.top} came {age:.0f} s ago"
+        )
+        words = f"{said}, wanted at most {limits.max_wal_age_seconds:.0f} s"
+        findings.append((Health.UNHEALTHY, Reason("wal_old", words, age, limits.max_wal_age_seconds)))
     return findings
+
+
+def _frozen(found: Catalog) -> list[Finding]:
+    if not found.frozen:
+        return []
+    words = f"{len(found.frozen)} objects are in a storage class that takes hours to be readable: {_names(list(found.frozen))}"
+    return [(Health.UNHEALTHY, Reason("object_frozen", words, len(found.frozen), 0))]
 
 
 def _unfinished(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:

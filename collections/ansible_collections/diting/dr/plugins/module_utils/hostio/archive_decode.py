@@ -28,8 +28,20 @@ PROGRAMS = {
     ".lzma": ("xz", "--format=lzma", "-d", "-c"),
 }
 """Decompression from standard input to standard output, by the ending of the name."""
-NOT_READ = ("WALG_GPG_KEY_ID", "WALG_LIBSODIUM_KEY", "WALG_LIBSODIUM_KEY_PATH")
+PLAIN = frozenset({"", ".tar", ".history", ".partial", ".backup"})
+"""Endings of objects that are stored uncompressed."""
+NOT_READ = (
+    "WALG_GPG_KEY_ID",
+    "WALG_LIBSODIUM_KEY",
+    "WALG_LIBSODIUM_KEY_PATH",
+    "WALG_CSE_KMS_ID",
+    "YC_CSE_KMS_KEY_ID",
+    "WALG_ENVELOPE_PGP_KEY",
+    "WALG_ENVELOPE_PGP_KEY_PATH",
+)
 """Encryptions that no ordinary program undoes, or by a key that lies in somebody's keyring."""
+_CHECKED = {".lz4": b"\x04\x22\x4d\x18", ".zst": b"\x28\xb5\x2f\xfd"}
+"""Formats that can carry a checksum of the content, with their magic. Bit 2 of the byte after it says whether this one does."""
 _SAID_BYTES = 2000
 _WRONG_KEY = ("No secret key", "Bad passphrase")
 """gpg's words for a key that does not fit, in its own language."""
@@ -81,10 +93,16 @@ class Decoder:
         if named:
             raise CannotDecodeError(f"the archive is encrypted by {named[0]}, which is not read here")
         if any(self._settings.get(name) for name in ("WALG_PGP_KEY", "WALG_PGP_KEY_PATH")):
-            # Short: gpg's agent listens on a socket in it, whose path may have 108 bytes.
-            self._folder = tempfile.TemporaryDirectory(prefix="dkey-")
             try:
+                # Short, since gpg's agent listens on a socket in it; and in memory, where there is a place for that.
+                where = "/run" if os.access("/run", os.W_OK) else None
+                self._folder = tempfile.TemporaryDirectory(prefix="dkey-", dir=where)
                 self._import(self._folder.name)
+            except (OSError, subprocess.SubprocessError) as error:
+                self._close()
+                raise CannotDecodeError(
+                    f"the PGP key of the settings could not be loaded: {error}"
+                ) from error
             except BaseException:
                 self._close()
                 raise
@@ -136,8 +154,26 @@ class Decoder:
         Raises DecodeError where a program refuses it, CannotDecodeError where there is none, and whatever ``chunks`` raises,
         each in place of what the caller made of the content meanwhile.
         """
+        ending = _ending(name)
+        if ending not in PROGRAMS and ending not in PLAIN:
+            raise CannotDecodeError(f"{name} ends in {ending}, for which no program is known here")
         plain = self._decrypted(name, chunks) if self._decrypt else chunks
-        return _through(name, PROGRAMS.get(name[name.rfind(".") :]), plain)
+        return _through(name, PROGRAMS.get(ending), plain)
+
+    def proves(self, name: str, head: bytes) -> bool:
+        """Whether a wrong byte in the object that begins with ``head`` is found by reading it.
+
+        By the checksum of the encryption, or of the compression where there is one: WAL-G's zstd, lzma and brotli have none.
+        """
+        magic = _CHECKED.get(_ending(name))
+        if self._decrypt:
+            return True
+        return (
+            magic is not None
+            and head.startswith(magic)
+            and len(head) > len(magic)
+            and bool(head[len(magic)] & 4)
+        )
 
     def _decrypted(self, name: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
         with _through(name, self._decrypt, chunks) as packet:
@@ -164,7 +200,11 @@ def _through(name: str, program: tuple[str, ...] | None, chunks: Iterable[bytes]
         stack.callback(_end, writer)
         step = None
         if program is not None:
-            said = stack.enter_context(tempfile.TemporaryFile())
+            try:
+                said = stack.enter_context(tempfile.TemporaryFile())
+            except OSError as error:
+                reader.close()
+                raise CannotDecodeError(f"{name}: no temporary file: {error}") from error
             try:
                 step = _start(name, program, reader, said)
             finally:
@@ -198,9 +238,17 @@ def _start(name: str, program: tuple[str, ...], source: IO[bytes], said: IO[byte
     except FileNotFoundError as error:
         words = f"{name} needs the program {program[0]}, which is not installed here"
         raise CannotDecodeError(words) from error
+    except OSError as error:
+        raise CannotDecodeError(f"{name}: {program[0]} could not be started: {error}") from error
     if process.stdout is None:
         raise CannotDecodeError(f"{program[0]} has no output")
     return _Step(program[0], process, process.stdout, said)
+
+
+def _ending(name: str) -> str:
+    """From the last dot of the file's name on."""
+    file = name.rpartition("/")[2]
+    return file[file.rfind(".") :] if "." in file else ""
 
 
 def _feed(chunks: Iterable[bytes], sink: IO[bytes], fault: list[BaseException]) -> None:

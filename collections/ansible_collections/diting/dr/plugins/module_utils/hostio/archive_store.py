@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 TRIES = 3
+_V2 = "list_objects_v2"
 CHUNK_BYTES = 2**20
 SMALL_BYTES = 256 * 2**20
 """A sentinel of v0.2.19 lists every file of the database; beyond this it is no sentinel."""
@@ -59,11 +60,15 @@ def settings_from(path: Path) -> dict[str, str]:
 
 def open_archive(settings: Mapping[str, str]) -> Archive:
     """The archive that these settings name. Raises ArchiveError when they name none that can be read here."""
-    if settings.get("WALG_FILE_PREFIX"):
+    known = sorted(name for name, value in settings.items() if name.endswith("_PREFIX") and value)
+    if len(known) > 1:
+        raise ArchiveError(
+            f"found {', '.join(known)} in the settings, wanted one: nobody can tell which WAL-G writes to"
+        )
+    if known == ["WALG_FILE_PREFIX"]:
         return FileArchive(settings["WALG_FILE_PREFIX"])
-    if settings.get("WALG_S3_PREFIX"):
+    if known == ["WALG_S3_PREFIX"]:
         return S3Archive(settings)
-    known = sorted(name for name in settings if name.endswith("_PREFIX"))
     raise ArchiveError(
         f"found {', '.join(known) or 'no prefix'} in the settings, wanted WALG_S3_PREFIX or WALG_FILE_PREFIX"
     )
@@ -90,7 +95,7 @@ def look_at(settings: Mapping[str, str], segment_bytes: int) -> Look:
     for name in plain:
         try:
             files[name] = json.loads(archive.read(name))
-        except (ArchiveError, ValueError) as error:
+        except (ArchiveError, ValueError, RecursionError) as error:
             files[name] = error
     histories = [name for name in wanted if name not in files]
     files.update(_histories(archive, settings, histories) if histories else {})
@@ -162,6 +167,7 @@ class S3Archive:
         if target.scheme != "s3" or not target.netloc:
             raise ArchiveError(f"WALG_S3_PREFIX is {settings['WALG_S3_PREFIX']!r}, wanted s3://bucket/path")
         self._bucket, self._prefix = target.netloc, target.path.strip("/")
+        self._listing = "list_objects" if _is_true(settings.get("WALG_S3_USE_LIST_OBJECTS_V1")) else _V2
         self._client = _client(settings)
 
     @property
@@ -173,12 +179,18 @@ class S3Archive:
         begin = f"{self._prefix}/" if self._prefix else ""
         found = []
         try:
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=begin)
-            for page in pages:
+            for page in self._client.get_paginator(self._listing).paginate(Bucket=self._bucket, Prefix=begin):
+                # boto3 takes a page without a word of the next one for the last.
+                if self._listing == _V2 and page.get("IsTruncated") and not page.get("NextContinuationToken"):
+                    raise ArchiveError(
+                        f"{self._place} could not be listed: the store cut its list off and does not say how to go on; "
+                        "WALG_S3_USE_LIST_OBJECTS_V1 asks it another way"
+                    )
                 for item in page.get("Contents", ()):
                     name = item["Key"][len(begin) :]
                     if name and not name.endswith("/"):
-                        found.append(StoredObject(name, int(item["Size"]), item["LastModified"].timestamp()))
+                        modified, kind = item["LastModified"].timestamp(), item.get("StorageClass", "")
+                        found.append(StoredObject(name, int(item["Size"]), modified, kind))
         except _s3_errors() as error:
             raise ArchiveError(f"{self._place} could not be listed: {_words(error)}") from error
         return found
@@ -203,13 +215,17 @@ class S3Archive:
         return self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
 
 
+def _is_true(word: str | None) -> bool:
+    return (word or "").lower() in {"true", "1", "t"}
+
+
 def _client(settings: Mapping[str, str]) -> Any:
     try:
         import boto3
         import botocore.config
     except ImportError as error:
         raise ArchiveError(f"an archive in S3 needs boto3 (Debian: python3-boto3): {error}") from error
-    path_style = settings.get("AWS_S3_FORCE_PATH_STYLE", "false").lower() in {"true", "1", "t"}
+    path_style = _is_true(settings.get("AWS_S3_FORCE_PATH_STYLE"))
     config = botocore.config.Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,

@@ -9,6 +9,7 @@ it. Nothing is ever appended after such a line, the writer raises instead.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -81,7 +82,8 @@ class JournalFile:
         try:
             files.lock(fd, timeout_seconds=self._lock_timeout_seconds, what=str(self.path))
             head, end, torn = self._end(fd)
-            repair = [("journal_repaired", self._quarantine(torn))] if torn else []
+            aside = self._aside() if torn else self.path
+            repair = [("journal_repaired", _repaired(torn, aside))] if torn else []
             record: dict[str, Any] = {}
             lines: list[str] = []
             for event, fields in itertools.chain(repair, events):
@@ -98,8 +100,16 @@ class JournalFile:
             self._left = None
             if torn:
                 # Only now that nothing but the disk can fail: without the record, nothing would say what was cut off.
+                self._set_aside(torn, aside)
                 os.ftruncate(fd, end)
-            self._write(fd, end, "".join(lines), sync=sync)
+            try:
+                self._write(fd, end, "".join(lines), sync=sync)
+            except OSError:
+                # Its space was there a moment ago; and where it is not any more, the copy aside has it.
+                if torn:
+                    with contextlib.suppress(OSError):
+                        os.write(fd, torn)
+                raise
             self._left = (_stamp(fd), head)
         finally:
             os.close(fd)
@@ -146,20 +156,18 @@ class JournalFile:
             raise journal.JournalError(f"{self.path}: last line: {error}") from error
         return journal.head_of(record), size - len(torn), torn
 
-    def _quarantine(self, torn: bytes) -> dict[str, Any]:
+    def _aside(self) -> Path:
         stamp = self._now().strftime("%Y%m%dT%H%M%S%fZ")
-        aside = self.path.with_name(f"{self.path.name}.torn-{stamp}")
+        return self.path.with_name(f"{self.path.name}.torn-{stamp}")
+
+    @staticmethod
+    def _set_aside(torn: bytes, aside: Path) -> None:
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.FILE_MODE)
         with os.fdopen(fd, "wb") as stream:
             stream.write(torn)
             stream.flush()
             os.fsync(stream.fileno())
-        files.fsync_directory(self.path.parent)
-        return {
-            "torn_bytes": len(torn),
-            "torn_sha256": hashlib.sha256(torn).hexdigest(),
-            "quarantined_to": aside.name,
-        }
+        files.fsync_directory(aside.parent)
 
     def read_from(self, head: journal.Head, offset_bytes: int) -> tuple[list[dict[str, Any]], int]:
         """Records after ``head``, whose line ends at ``offset_bytes``, and the offset after the last.
@@ -206,3 +214,12 @@ class JournalFile:
             line = report.records + 1
             return journal.ChainReport(False, report.records, report.head, line, problem)
         return report
+
+
+def _repaired(torn: bytes, aside: Path) -> dict[str, Any]:
+    """What the journal says of bytes that were set aside."""
+    return {
+        "torn_bytes": len(torn),
+        "torn_sha256": hashlib.sha256(torn).hexdigest(),
+        "quarantined_to": aside.name,
+    }
