@@ -107,7 +107,6 @@ evidence:
 
 import random
 import signal
-import sys
 import typing as t
 from datetime import UTC, datetime
 
@@ -116,12 +115,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.diting.dr.plugins.module_utils._archive import ARCHIVE_OPTIONS, look_from
 from ansible_collections.diting.dr.plugins.module_utils.core.backup_content import to_read
 from ansible_collections.diting.dr.plugins.module_utils.core.backup_judge import (
-    Judgement,
     Limits,
     could_not_look,
     judge,
 )
-from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health
+from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health, Judgement
 from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_content import ContentReader, readable
 from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_decode import (
     CannotDecodeError,
@@ -139,7 +137,7 @@ def system_of(params: t.Mapping[str, t.Any], found: Look) -> int | None:
 
 def stop(signum: int, _frame: object) -> t.NoReturn:
     """End as after a fault, so that a key which was unpacked is taken away."""
-    sys.exit(128 + signum)
+    raise SystemExit(128 + signum)
 
 
 def look(params: t.Mapping[str, t.Any]) -> Judgement:

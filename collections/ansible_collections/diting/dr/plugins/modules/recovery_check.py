@@ -90,7 +90,10 @@ from ansible_collections.diting.dr.plugins.module_utils._patroni_argspec import 
     rest_from,
 )
 from ansible_collections.diting.dr.plugins.module_utils.core.patroni_state import judge as judge_cluster
-from ansible_collections.diting.dr.plugins.module_utils.core.recovery import Recovery, WriteSeen, judge
+from ansible_collections.diting.dr.plugins.module_utils.core.recovery import WriteSeen, judge
+
+if t.TYPE_CHECKING:
+    from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Judgement
 
 
 def try_write(command: list[str], timeout_seconds: float) -> WriteSeen:
@@ -116,7 +119,7 @@ def try_write(command: list[str], timeout_seconds: float) -> WriteSeen:
     return WriteSeen(ok=done.returncode == 0, seconds=seconds, said=" ".join(done.stderr.split())[:300])
 
 
-def ask(module: AnsibleModule) -> Recovery:
+def ask(module: AnsibleModule) -> Judgement:
     """Ask the members, try one write, and judge both."""
     params = module.params
     cluster = judge_cluster(ask_members(rest_from(params), params["members"]), expectation_from(params))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .backup_catalog import BACKUPS, moment
 from .backup_content import findings as content_findings
-from .verdict import Health, Reason, worst
+from .verdict import Health, Judgement, Reason, worst
 
 if TYPE_CHECKING:
     from .backup_catalog import Backup, Catalog
@@ -37,23 +37,6 @@ class Limits:
     max_wal_age_seconds: float | None = None
     max_unfinished_seconds: float = 86400.0
     system_identifier: str | None = None
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Health, the reasons for anything below HEALTHY, and the numbers behind it."""
-
-    health: Health
-    reasons: tuple[Reason, ...]
-    evidence: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """``verdict``, ``reasons`` and ``evidence`` for a module result."""
-        return {
-            "verdict": self.health.value,
-            "reasons": [reason.as_dict() for reason in self.reasons],
-            "evidence": self.evidence,
-        }
 
 
 Finding = tuple[Health, Reason]

@@ -8,9 +8,9 @@ UNHEALTHY and one where no write was tried is UNKNOWN, whatever its members say 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .verdict import Health, Reason, worst
+from .verdict import Health, Judgement, Reason, worst
 
 if TYPE_CHECKING:
     from .patroni_state import Judgement as Cluster
@@ -32,23 +32,6 @@ class WriteSeen:
     said: str = ""
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """Health, the reasons for anything below HEALTHY, and the numbers behind it."""
-
-    health: Health
-    reasons: tuple[Reason, ...]
-    evidence: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """``verdict``, ``reasons`` and ``evidence`` for a module result."""
-        return {
-            "verdict": self.health.value,
-            "reasons": [reason.as_dict() for reason in self.reasons],
-            "evidence": self.evidence,
-        }
-
-
 def judge_write(write: WriteSeen, max_seconds: float) -> tuple[Health, Reason] | None:
     """What the write says, None when it is good. ``max_seconds`` is the slowest good commit."""
     if write.ok is None:
@@ -68,7 +51,7 @@ def judge_write(write: WriteSeen, max_seconds: float) -> tuple[Health, Reason] |
     return None
 
 
-def judge(cluster: Cluster, write: WriteSeen, max_write_seconds: float) -> Recovery:
+def judge(cluster: Cluster, write: WriteSeen, max_write_seconds: float) -> Judgement:
     """Recovered means: the cluster is healthy, it is not paused, and a write was committed in time."""
     findings = [(cluster.health, reason) for reason in cluster.reasons]
     if (found := judge_write(write, max_write_seconds)) is not None:
@@ -77,7 +60,7 @@ def judge(cluster: Cluster, write: WriteSeen, max_write_seconds: float) -> Recov
         findings.append(
             (Health.DEGRADED, Reason("paused", "Patroni is paused: no automatic failover", True, False))
         )
-    return Recovery(
+    return Judgement(
         health=worst(cluster.health, *(health for health, _reason in findings)),
         reasons=tuple(reason for _health, reason in findings),
         evidence={

@@ -57,6 +57,23 @@ class Reason:
         }
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """Health, the reasons for anything below HEALTHY, and the numbers behind it."""
+
+    health: Health
+    reasons: tuple[Reason, ...]
+    evidence: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """``verdict``, ``reasons`` and ``evidence`` for a module result."""
+        return {
+            "verdict": self.health.value,
+            "reasons": [reason.as_dict() for reason in self.reasons],
+            "evidence": self.evidence,
+        }
+
+
 def worst(*healths: Health) -> Health:
     """The least comforting of several judgements; no judgement at all is UNKNOWN."""
     order = [Health.HEALTHY, Health.DEGRADED, Health.UNKNOWN, Health.UNHEALTHY]
