@@ -158,3 +158,15 @@ def test_sanity_that_says_nothing_is_no_success():
 def test_sanity_that_lacks_a_program_is_skipped_and_says_which():
     output = 'Running sanity test "shellcheck"\nWARNING: Required program "shellcheck" not found.\nRunning sanity test "symlinks"\n'
     assert sanity.outcome(output, 0) == {"shellcheck": "shellcheck is not installed", "symlinks": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("ends", "good", "started"),
+    [([0], 1, 1), ([2, 2, 0], 1, 3), ([2, 2, 2, 0], 0, 3), ([1, 0], 0, 1), ([2, 3, 0], 0, 2)],
+)
+def test_only_a_drill_that_measured_nothing_is_started_again(monkeypatch, ends, good, started):
+    left = list(ends)
+    monkeypatch.setattr(stages, "no_containers", lambda: "")
+    monkeypatch.setattr(stages, "call", lambda _words, limit_seconds: left.pop(0))
+    tally = stages.drills((("host_off", ()),))()
+    assert (tally.passed, len(ends) - len(left)) == (good, started)
