@@ -259,9 +259,7 @@ DRILLS_ALL = (
     ("replica_off", ()),
 )
 
-DRILL_INVALID = 2
-DRILL_TRIES = 3
-"""So often a drill is started that measured nothing."""
+DRILL_INVALID, DRILL_TRIES = 2, 3
 
 
 def drills(matrix: tuple[tuple[str, tuple[str, ...]], ...]) -> Callable[[], Tally]:
