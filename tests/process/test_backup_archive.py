@@ -20,8 +20,8 @@ from diting.hostio.archive_decode import CannotDecodeError, Decoder
 from diting.hostio.archive_store import ArchiveError, look_at
 from support.servers import own, wait_until
 from support.wal_cluster import BlackHole, Cluster, Host, S3Server
-from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401
-from support.walg_archive import archived, codes, files, only, read_all, seen  # noqa: F401
+from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401 - fixtures
+from support.walg_archive import archived, codes, files, only, read_all, seen  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.process
 

@@ -20,8 +20,8 @@ from diting.core.backup_content import findings
 from diting.core.verdict import Health
 from diting.core.wal_names import SEGMENT_BYTES
 from diting.hostio.archive_store import look_at
-from support.wal_fixtures import archiving, base, cluster, clusters, host, pristine, store  # noqa: F401
-from support.walg_archive import archived, codes, directory, files, only, read_all, seen  # noqa: F401
+from support.wal_fixtures import archiving, base, cluster, clusters, host, pristine, store  # noqa: F401 - fixtures
+from support.walg_archive import archived, codes, directory, files, only, read_all, seen  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.process
 

@@ -265,7 +265,7 @@ def _feed(chunks: Iterable[bytes], sink: IO[bytes], fault: list[BaseException]) 
     except BrokenPipeError:
         # Whoever reads ended first, and says why.
         return
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001 - of a thread: raised again where the stream is read
         fault.append(error)
 
 
