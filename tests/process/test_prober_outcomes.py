@@ -106,12 +106,12 @@ def test_a_refused_write_is_proven_not_applied(server, programs):
 def test_a_frozen_server_costs_every_slot_its_deadline_and_no_slot_is_dropped(server, programs):
     process = programs.probe(interval_seconds=0.02, op_deadline_seconds=0.6, connect_timeout_seconds=0.5)
     wait_until("rows arrive", lambda: programs.acked() > 20)
-    frozen_at = time.monotonic_ns()
     server.freeze()
     try:
-        time.sleep(2.0)  # the length of the outage, not a wait for something
-    finally:
+        frozen_at = time.monotonic_ns()
+        time.sleep(3.0)  # the length of the outage, not a wait for something
         thawed_at = time.monotonic_ns()
+    finally:
         server.thaw()
     before = programs.acked()
     wait_until("rows arrive again", lambda: programs.acked() > before + 20)
@@ -119,10 +119,11 @@ def test_a_frozen_server_costs_every_slot_its_deadline_and_no_slot_is_dropped(se
     intents = {r["seq"]: r["due_ns"] for r in programs.records() if r["k"] == "i"}
     outcomes = programs.outcomes()
     assert sorted(outcomes) == list(range(footer["slots"]))
-    dark = [s for s, due in intents.items() if frozen_at + 1e8 < due < thawed_at - 7e8]
+    # Due while nothing answered, and with more than a second left to be given up in while nothing did.
+    dark = [s for s, due in intents.items() if frozen_at < due < thawed_at - 1.7e9]
     assert len(dark) >= 40
-    assert all(outcomes[s]["outcome"] == "info" for s in dark)
-    assert all(outcomes[s]["end_ns"] - intents[s] < 1e9 for s in dark)
+    assert {outcomes[s]["outcome"] for s in dark} == {"info"}
+    assert all(outcomes[s]["end_ns"] < thawed_at for s in dark)
     assert programs.found() >= {s for s, o in outcomes.items() if o["outcome"] == "ok"}
     # With less than a tenth of the deadline left, sending would only cost a fresh session.
     sent = [o for o in outcomes.values() if o["send_ns"] is not None]

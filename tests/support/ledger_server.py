@@ -127,7 +127,9 @@ class Server:
 
     def freeze(self) -> None:
         """SIGSTOP as a black hole looks: connections are accepted by the kernel, nothing answers."""
-        for pid in self.pids():
+        # The postmaster first: while it runs it may start a child that is not on the list yet.
+        os.kill(self.pids()[0], signal.SIGSTOP)
+        for pid in self.pids()[1:]:
             with contextlib.suppress(ProcessLookupError):  # a session that has just ended
                 os.kill(pid, signal.SIGSTOP)
 
