@@ -16,6 +16,10 @@ LINKS = {
     "roles/walg/files/usr/local/lib/diting-wal/diting_wal/segment.py": (
         "../../../../../../../../collections/ansible_collections/diting/dr/plugins/module_utils/core/wal_segment.py"
     ),
+    # What a recorded point holds and what a restore brought back are read by one text of SQL.
+    "roles/walg/files/usr/local/lib/diting-wal/diting_wal/proof_sql.py": (
+        "../../../../../../../../collections/ansible_collections/diting/dr/plugins/module_utils/core/restore_sql.py"
+    ),
     "src/diting/core": "../../collections/ansible_collections/diting/dr/plugins/module_utils/core",
     "src/diting/hostio": "../../collections/ansible_collections/diting/dr/plugins/module_utils/hostio",
 }

@@ -52,6 +52,9 @@ def end_a_synchronous_wait(server: Server, programs: Programs, function: str) ->
     no_standby(server)
     pid = wait_until("a commit waits", lambda: server.value(WAITING))
     server.value(f"SELECT {function}({pid})")
+    # What ends it is a signal: without this the setting might be there first, and end it well.
+    still = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'SyncRep'"
+    wait_until("that wait is over", lambda: server.value(still) == 0)
     setting(server, "synchronous_standby_names = ''")
     programs.finish(process)
 

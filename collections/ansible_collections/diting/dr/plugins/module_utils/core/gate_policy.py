@@ -72,6 +72,11 @@ DEFAULT_POLICY: dict[str, Any] = {
             "why": "A region switch and its DNS change cannot be taken back in seconds.",
         },
         {
+            "scenario": "operate.restore_test",
+            "needs": "nothing",
+            "why": "A restore beside production overwrites nothing; what it proves is wanted without a person.",
+        },
+        {
             "scenario": "operate.*",
             "needs": "person",
             "why": "Planned work is started by somebody who is there to watch it.",

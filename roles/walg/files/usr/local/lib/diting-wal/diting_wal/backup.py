@@ -14,6 +14,7 @@ import json
 import os
 import pwd
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -81,7 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     first.add_argument("--check", action="store_true", help="only say whether one would be taken")
     first.add_argument("--seconds", type=float, default=3600.0, help="longest it may take")
+    proof = actions.add_parser("prove", help="restore onto a scratch instance, look at it, take it away")
+    proof.add_argument("--request", required=True, help="what to restore and where (JSON)")
+    proof.add_argument("--result", required=True, help="file for what was found (JSON)")
+    tidy = actions.add_parser("scratch-clean", help="take away what a restore that was killed has left")
+    tidy.add_argument("root", help="directory of the scratch instance")
     options = parser.parse_args(arguments)
+    if options.action in ("prove", "scratch-clean"):
+        return _prove(options)
     try:
         _become(options.user)
         settings = config.load(options.config)
@@ -96,6 +104,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, result = EXIT_UNKNOWN, {"health": "UNKNOWN", "changed": False, "reasons": [asdict(reason)]}
     print(json.dumps(result, sort_keys=True))
     return code
+
+
+def _prove(options: argparse.Namespace) -> int:
+    from . import prove
+
+    try:
+        _become(options.user)
+        if options.action == "scratch-clean":
+            prove.clean(options.root)
+            return EXIT_WELL
+        request = prove.read_request(options.request)
+        settings = config.load(options.config)
+        with _lock(settings.state_dir, "prove.lock"):
+            return prove.run(settings, request, options.result)
+    except (UnknownError, config.ConfigError, prove.RequestError, OSError) as error:
+        print(f"{PROGRAM} {options.action}: {error}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, prove.RequestError) else EXIT_UNKNOWN
 
 
 def _status(walg: dict[str, Any], ready_limit: int) -> tuple[int, dict[str, Any]]:
@@ -238,13 +263,13 @@ def _become(user: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock(state_dir: str) -> Iterator[None]:
-    """One backup at a time on this host. Raises UnknownError when another one is under way."""
+def _lock(state_dir: str, name: str = "backup.lock") -> Iterator[None]:
+    """One backup, and one restore test, at a time on this host. Raises UnknownError when another one is under way."""
     try:
-        handle = os.open(os.path.join(state_dir, "backup.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        handle = os.open(os.path.join(state_dir, name), os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UnknownError("another backup is under way on this host") from error
+        raise UnknownError(f"another one is under way on this host ({name})") from error
     except OSError as error:
         raise UnknownError(f"{state_dir}: {error.strerror}") from error
     try:

@@ -59,11 +59,16 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", **kept, **extra}
 
 
-def supervise(work: Callable[[], int], stop_reason: Callable[[], str | None]) -> Outcome:
+def supervise(
+    work: Callable[[], int],
+    stop_reason: Callable[[], str | None],
+    started: Callable[[int], None] | None = None,
+    interrupted_by: Callable[[int], NoReturn] | None = None,
+) -> Outcome:
     """Run ``work`` in a forked process group until it ends or ``stop_reason`` names a reason.
 
-    ``stop_reason`` is asked about every 50 ms. A signal to stop kills the group and ends this
-    process with 128 + signal, the form in which PostgreSQL recognises it.
+    ``stop_reason`` is asked about every 50 ms; ``started`` is told the group's process id. A signal to stop kills the group
+    and ends this process with 128 + signal, the form in which PostgreSQL recognises it, unless ``interrupted_by`` takes it.
     """
     output = os.memfd_create("diting-wal-output")
 
@@ -77,6 +82,8 @@ def supervise(work: Callable[[], int], stop_reason: Callable[[], str | None]) ->
         pid = os.fork()
         if pid == 0:
             _be_child(work, output)
+        if started is not None:
+            started(pid)
         with open(os.pidfd_open(pid), "rb", buffering=0) as handle:
             reason = _watch(handle.fileno(), stop_reason)
         if reason is not None:
@@ -86,6 +93,8 @@ def supervise(work: Callable[[], int], stop_reason: Callable[[], str | None]) ->
     except _Interrupted as stop:
         if pid > 0:
             _kill_group(pid)
+        if interrupted_by is not None:
+            interrupted_by(stop.signum)
         os._exit(128 + stop.signum)
     # A killed worker (out of memory, say) has a negative code; that is a failure like any other.
     return Outcome(code if code >= 0 else 255, "ended", _tail(output))

@@ -1,0 +1,353 @@
+#!/usr/bin/python
+# Copyright: the Diting DR contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prove a backup by restoring it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore_test
+short_description: Prove a backup by restoring it
+version_added: 0.3.0
+author: Diting DR contributors (@diting-dr)
+description:
+  - Restores a backup onto a scratch instance of this host with production's own settings and commands, recovers it to a recorded point
+    (M(diting.dr.recovery_point)), and looks whether the target was reached, whether each named table holds what it held then, whether
+    the copy can be promoted, and whether indexes, heaps and page checksums are sound. Then takes it away.
+  - HEALTHY means that all of this is so. DEGRADED is a proof with something left open, such as a cluster without page checksums.
+    UNKNOWN says nothing of the backup, for example when the store did not answer; UNHEALTHY says that it cannot be restored from.
+  - The newest backup is taken, and at every other test an older one; one of its points, and whether it is named by name, LSN or time,
+    by lot.
+  - The scratch instance archives nothing, listens only on a socket that its own user reaches, and is removed whatever happens. Where
+    systemd runs, the restore is a unit of its own that goes on when the connection to the host is lost, and cleans up when it is killed.
+  - Each test leaves a record on the host, from which the time of a restore at production's size is forecast.
+extends_documentation_fragment:
+  - diting.dr.attributes
+  - diting.dr.archive
+options:
+  points:
+    description: Recorded points, as M(diting.dr.recovery_point) returns them.
+    type: list
+    elements: dict
+    required: true
+  wait_seconds:
+    description: How long to wait for a point to be archived.
+    type: float
+    default: 90
+  cluster:
+    description: Name of the cluster, in records and metrics.
+    type: str
+    default: main
+  root:
+    description: Directory of the scratch instance, created and removed. Its file system needs room for the copy and 1 GiB.
+    type: path
+    default: /var/lib/postgresql/restore-test
+  pg_bin:
+    description: Directory of PostgreSQL's programs, of the same major version as the backup.
+    type: path
+    default: /usr/lib/postgresql/15/bin
+  restore_command:
+    description: The cluster's C(restore_command).
+    type: str
+    default: /usr/local/bin/diting-wal-restore %f %p
+  program:
+    description: The program that restores, with its options; role C(diting.dr.walg) installs it.
+    type: list
+    elements: str
+    default: [/usr/local/bin/diting-wal]
+  user:
+    description: System user that owns WAL-G's settings and the scratch instance.
+    type: str
+    default: postgres
+  fetch_seconds:
+    description: Longest that fetching the backup may take.
+    type: float
+    default: 14400
+  stall_seconds:
+    description: Longest that fetching may make no progress.
+    type: float
+    default: 120
+  replay_seconds:
+    description: Longest that recovery, and promotion, may take.
+    type: float
+    default: 14400
+  check_seconds:
+    description: Longest that each check may take.
+    type: float
+    default: 7200
+  records_dir:
+    description: Where the records of the tests are.
+    type: path
+    default: /var/lib/diting/restore-tests
+  metrics_file:
+    description: File for the textfile collector of Prometheus's node exporter; empty writes none.
+    type: str
+    default: ""
+  production_size_bytes:
+    description: Size of the database to forecast a restore for. Without it, that of the copy.
+    type: int
+  production_wal_bytes:
+    description: WAL to be replayed in that restore. Without it, as much as in the last proof.
+    type: int
+  fail_on:
+    description: Verdicts that make the task fail.
+    type: list
+    elements: str
+    choices: [DEGRADED, UNHEALTHY, UNKNOWN]
+    default: []
+requirements:
+  - PostgreSQL's server programs, WAL-G and C(diting-wal) on the host
+attributes:
+  check_mode:
+    support: full
+    details: Chooses backup and point, and restores nothing.
+  diff_mode:
+    support: none
+  idempotent:
+    support: none
+    details: Each test is one more proof.
+"""
+
+EXAMPLES = r"""
+- name: Prove the backups
+  diting.dr.restore_test:
+    points: "{{ hostvars['pg1'].recorded.points }}"
+    production_size_bytes: 800000000000
+    fail_on: [UNHEALTHY, UNKNOWN]
+"""
+
+RETURN = r"""
+verdict:
+  description: HEALTHY, DEGRADED, UNHEALTHY or UNKNOWN.
+  returned: always
+  type: str
+reasons:
+  description: Findings, worst first, each with code, message, observed and limit. Empty when healthy.
+  returned: always
+  type: list
+  elements: dict
+evidence:
+  description: What was restored and recovered to, sizes in bytes, seconds of each phase, speeds in bytes a second. Empty when nothing
+    was restored.
+  returned: always
+  type: dict
+forecast:
+  description: C(seconds) that a restore of C(size_bytes) with C(wal_bytes) of WAL would take, from so many C(proofs).
+  returned: always
+  type: dict
+expected:
+  description: What was forecast for this test itself, by the tests before it.
+  returned: always
+  type: dict
+plan:
+  description: Backup, point and target that were chosen; null when there was nothing to choose from.
+  returned: always
+  type: dict
+record:
+  description: Path of the record; null in check mode.
+  returned: always
+  type: str
+lines:
+  description: All of it in words.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import random
+import time
+import typing as t
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.diting.dr.plugins.module_utils._archive import ARCHIVE_OPTIONS, look_from
+from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof import (
+    Choice,
+    Point,
+    PointError,
+    choose,
+    forecast,
+    judge,
+)
+from ansible_collections.diting.dr.plugins.module_utils.core.restore_words import lines, metrics
+from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health, Judgement, Reason
+from ansible_collections.diting.dr.plugins.module_utils.hostio import restore_records
+from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store import ArchiveError
+from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_records import RecordsError
+from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_run import RunError, Runner
+
+_AGAIN_SECONDS = 2.0
+_LIMITS = ("fetch_seconds", "stall_seconds", "replay_seconds", "check_seconds")
+
+
+def chosen(params: t.Mapping[str, t.Any], points: list[Point], turn: int) -> Choice | Reason:
+    """What to prove, once it is archived. Raises ArchiveError."""
+    end = time.monotonic() + params["wait_seconds"]
+    rng = random.SystemRandom()
+    while True:
+        found = choose(look_from(params).catalog, points, turn, rng)
+        if isinstance(found, Choice) or time.monotonic() > end:
+            return found
+        time.sleep(_AGAIN_SECONDS)
+
+
+def request_of(params: t.Mapping[str, t.Any], name: str, choice: Choice) -> dict[str, t.Any]:
+    """For the program that restores."""
+    backup, point = choice.backup, choice.point
+    return {
+        "id": name,
+        "root": params["root"],
+        "pg_bin": params["pg_bin"],
+        "restore_command": params["restore_command"],
+        "backup": backup.name,
+        "backup_bytes": backup.uncompressed_size,
+        "backup_start_lsn": backup.start_lsn,
+        "point_lsn": point.lsn,
+        "timeline": point.timeline,
+        "target_type": choice.kind,
+        "target": point.target(choice.kind),
+        "tables": [{"database": one.database, "table": one.table} for one in point.tables],
+        **{limit: params[limit] for limit in _LIMITS},
+    }
+
+
+def plan_of(choice: Choice) -> dict[str, t.Any]:
+    """What was chosen, for people."""
+    return {
+        "backup": choice.backup.name,
+        "point": choice.point.name,
+        "target_type": choice.kind,
+        "target": choice.point.target(choice.kind),
+        "timeline": choice.point.timeline,
+        "points": choice.recorded,
+    }
+
+
+def unknown(code: str, words: str) -> Judgement:
+    """Nothing was restored, and that says nothing of the backup."""
+    return Judgement(Health.UNKNOWN, (Reason(code, words),), {})
+
+
+def test(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
+    """Choose, restore, judge, and keep the record. Raises RecordsError."""
+    records = restore_records.read(Path(params["records_dir"]))
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    plan: dict[str, t.Any] | None = None
+    facts: dict[str, t.Any] = {}
+    expected: dict[str, t.Any] | None = None
+    try:
+        points = [Point.read(point) for point in params["points"]]
+        choice = chosen(params, points, len(records))
+        if isinstance(choice, Reason):
+            health = Health.UNHEALTHY if choice.code == "no_backup" else Health.UNKNOWN
+            judgement = Judgement(health, (choice,), {})
+        else:
+            plan = plan_of(choice)
+            wal = choice.point.lsn - choice.backup.start_lsn
+            expected = forecast(records, choice.backup.uncompressed_size, wal).as_dict()
+            judgement = Judgement(Health.HEALTHY, (), {})
+            if not check_mode:
+                runner = Runner(tuple(params["program"]), params["user"], params["root"])
+                limit = params["fetch_seconds"] + 2 * params["replay_seconds"] + 3 * params["check_seconds"]
+                facts = runner.run(request_of(params, name, choice), limit)
+                judgement = judge(facts, choice.point, datetime.now(UTC))
+    except ArchiveError as error:
+        judgement = unknown("could_not_look", str(error))
+    except PointError as error:
+        judgement = unknown("point_unreadable", str(error))
+    except RunError as error:
+        judgement = unknown("not_restored", str(error))
+    record = {
+        "schema": 1,
+        "id": name,
+        "cluster": params["cluster"],
+        "ended": time.time(),
+        **judgement.as_dict(),
+        "expected": expected,
+        "facts": facts,
+    }
+    record["forecast"] = ahead(params, [*records, record])
+    path = None
+    if not check_mode:
+        path = str(restore_records.keep(Path(params["records_dir"]), record))
+        if params["metrics_file"]:
+            restore_records.write(Path(params["metrics_file"]), metrics(params["cluster"], record, records))
+    said = (
+        lines(record, records)
+        if not check_mode
+        else [f"would restore {plan}" if plan else "nothing to restore"]
+    )
+    return {
+        "changed": not check_mode,
+        "plan": plan,
+        "record": path,
+        "lines": said,
+        **judgement.as_dict(),
+        "forecast": record["forecast"],
+        "expected": expected or {},
+    }
+
+
+def ahead(params: t.Mapping[str, t.Any], records: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+    """The forecast for production."""
+    wanted = params["production_size_bytes"]
+    if wanted is None:
+        sizes = [record.get("evidence", {}).get("size_bytes") for record in records]
+        wanted = next((size for size in reversed(sizes) if size), 0)
+    return forecast(records, wanted, params["production_wal_bytes"]).as_dict()
+
+
+def main() -> t.NoReturn:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            **ARCHIVE_OPTIONS,
+            "points": {"type": "list", "elements": "dict", "required": True},
+            "wait_seconds": {"type": "float", "default": 90},
+            "cluster": {"type": "str", "default": "main"},
+            "root": {"type": "path", "default": "/var/lib/postgresql/restore-test"},
+            "pg_bin": {"type": "path", "default": "/usr/lib/postgresql/15/bin"},
+            "restore_command": {"type": "str", "default": "/usr/local/bin/diting-wal-restore %f %p"},
+            "program": {"type": "list", "elements": "str", "default": ["/usr/local/bin/diting-wal"]},
+            "user": {"type": "str", "default": "postgres"},
+            "fetch_seconds": {"type": "float", "default": 14400},
+            "stall_seconds": {"type": "float", "default": 120},
+            "replay_seconds": {"type": "float", "default": 14400},
+            "check_seconds": {"type": "float", "default": 7200},
+            "records_dir": {"type": "path", "default": "/var/lib/diting/restore-tests"},
+            "metrics_file": {"type": "str", "default": ""},
+            "production_size_bytes": {"type": "int"},
+            "production_wal_bytes": {"type": "int"},
+            "fail_on": {
+                "type": "list",
+                "elements": "str",
+                "choices": [health.value for health in Health if health is not Health.HEALTHY],
+                "default": [],
+            },
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    for name in _LIMITS:
+        if params[name] <= 0:
+            module.fail_json(msg=f"{name} is {params[name]}, wanted more than 0 seconds")
+    if not params["program"]:
+        module.fail_json(msg="program is empty, wanted the path of diting-wal")
+    try:
+        result = test(params, module.check_mode)
+    except RecordsError as error:
+        module.fail_json(msg=f"restore_test: {error}")
+    if result["verdict"] in params["fail_on"]:
+        findings = "; ".join(reason["message"] for reason in result["reasons"])
+        module.fail_json(
+            msg=f"not_proven: the restore test of {params['cluster']} is {result['verdict']}: {findings}",
+            **result,
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

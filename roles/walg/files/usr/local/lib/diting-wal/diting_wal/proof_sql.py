@@ -1,0 +1,1 @@
+../../../../../../../../collections/ansible_collections/diting/dr/plugins/module_utils/core/restore_sql.py

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A scratch instance: a data directory that was fetched from the archive, and a server over it that nobody else can reach.
+
+It archives nothing, listens on a socket in its own directory alone, takes none of the source's settings but those that recovery
+needs, and is gone when its directory is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from . import child, proof_sql
+
+PORT = 5432
+"""Of the socket's name only: nothing listens on it."""
+MARK = "diting-scratch"
+_FROM_CONTROL = {
+    "max_connections setting": "max_connections",
+    "max_worker_processes setting": "max_worker_processes",
+    "max_wal_senders setting": "max_wal_senders",
+    "max_prepared_xacts setting": "max_prepared_transactions",
+    "max_locks_per_xact setting": "max_locks_per_transaction",
+}
+"""What a standby must have at least as much of as its source had."""
+_STOP_SECONDS = 30.0
+_TAIL_CHARACTERS = 1500
+_REACHED = re.compile(r"recovery stopping (?:at|before|after) .*")
+
+
+class ScratchError(Exception):
+    """The instance does not do what it should; ``code`` is for machines, the message for people."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+class Scratch:
+    """One instance under ``root``, a directory of its own."""
+
+    def __init__(self, root: str, pg_bin: str, restore_command: str, user: str = "postgres") -> None:
+        self.root = root
+        self.data = os.path.join(root, "data")
+        self.log = os.path.join(root, "server.log")
+        self._pg_bin = pg_bin
+        self._restore_command = restore_command
+        self.user = user
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def require_programs(self) -> None:
+        """Before anything is fetched. Raises ScratchError."""
+        for name in ("postgres", "psql", "pg_controldata", "pg_amcheck", "pg_checksums"):
+            if not os.access(os.path.join(self._pg_bin, name), os.X_OK):
+                raise ScratchError(
+                    "program_missing", f"found no {name} in {self._pg_bin}, wanted PostgreSQL's programs"
+                )
+
+    def prepare(self) -> None:
+        """Make the empty directory. What an earlier one left is taken away. Raises OSError."""
+        remove(self.root)
+        os.makedirs(self.data, mode=0o700)
+        with open(os.path.join(self.root, MARK), "w", encoding="ascii") as handle:
+            handle.write("a scratch instance of diting-wal: may be deleted whenever no restore test runs\n")
+
+    def configure(self, kind: str, target: str, timeline: int) -> None:
+        """Settings for a recovery to one target that ends there, paused. Raises ScratchError, OSError."""
+        for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.data, name))
+        # Read after every other file: what ALTER SYSTEM set on the source must not set anything here.
+        for name, text in (("postgresql.auto.conf", ""), ("recovery.signal", "")):
+            self._write(os.path.join(self.data, name), text)
+        settings = {
+            **self._needed(),
+            "listen_addresses": "",
+            "unix_socket_directories": self.root,
+            "unix_socket_permissions": "0700",
+            "port": str(PORT),
+            "hba_file": os.path.join(self.root, "hba.conf"),
+            "ident_file": os.path.join(self.root, "ident.conf"),
+            "external_pid_file": "",
+            "archive_mode": "off",
+            "hot_standby": "on",
+            "ssl": "off",
+            "shared_buffers": "128MB",
+            "max_wal_size": "4GB",
+            "logging_collector": "off",
+            "log_destination": "stderr",
+            "log_line_prefix": "%m [%p] ",
+            "lc_messages": "C",
+            "cluster_name": MARK,
+            "shared_preload_libraries": "",
+            "primary_conninfo": "",
+            "synchronous_standby_names": "",
+            # Nobody's data: what a crash of this machine would cost is one test.
+            "fsync": "off",
+            "full_page_writes": "off",
+            "autovacuum": "off",
+            "restore_command": self._restore_command,
+            f"recovery_target_{kind}": target,
+            # The LSN is where the point ends: with what begins there, recovery would go one record too far.
+            "recovery_target_inclusive": "off" if kind == "lsn" else "on",
+            "recovery_target_action": "pause",
+            "recovery_target_timeline": str(timeline),
+        }
+        lines = [f"{name} = '{_escaped(value)}'\n" for name, value in settings.items()]
+        self._write(os.path.join(self.root, "postgresql.conf"), "".join(lines))
+        self._write(os.path.join(self.root, "hba.conf"), "local all all peer map=scratch\n")
+        self._write(os.path.join(self.root, "ident.conf"), f"scratch {_account()} {self.user}\n")
+
+    def _needed(self) -> dict[str, str]:
+        found = self.control()
+        missing = [name for name in _FROM_CONTROL if name not in found]
+        if missing:
+            raise ScratchError("start_failed", f"pg_controldata of the copy says nothing of {missing[0]}")
+        return {setting: found[name] for name, setting in _FROM_CONTROL.items()}
+
+    def control(self) -> dict[str, str]:
+        """What pg_controldata prints. Raises ScratchError."""
+        done = self.run(["pg_controldata", "-D", self.data], 30)
+        rows = (line.partition(":") for line in done.splitlines())
+        return {name.strip(): value.strip() for name, _colon, value in rows}
+
+    def start(self) -> None:
+        """Start the server; that it recovers is for others to see."""
+        with open(self.log, "ab") as log:
+            self._server = subprocess.Popen(
+                [
+                    os.path.join(self._pg_bin, "postgres"),
+                    "-D",
+                    self.data,
+                    "-c",
+                    f"config_file={self.root}/postgresql.conf",
+                ],
+                env=child.clean_environment(),
+                cwd=self.data,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=child.die_with_parent,  # noqa: PLW1509 - this program has one thread
+            )
+
+    def wait_for_target(self, lsn_wanted: Callable[[str], bool], seconds: float) -> tuple[str, str]:
+        """Wait until recovery has paused at its target; returns PostgreSQL's words for it and the LSN that was replayed.
+
+        Consistent is not enough: a server that says it is ready for connections may be anywhere before the target.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            self._must_run("replay_failed")
+            with contextlib.suppress(ScratchError):
+                state, lsn = self.sql(
+                    "postgres",
+                    "SELECT pg_get_wal_replay_pause_state() || '|' || pg_last_wal_replay_lsn()",
+                    10,
+                ).split("|")
+                if state == "paused":
+                    break
+            if time.monotonic() > end:
+                raise ScratchError(
+                    "replay_late", f"the target was not reached within {seconds:g} s: {self.tail()}"
+                )
+            time.sleep(0.2)
+        words = _REACHED.findall(self._logged())
+        if not words or not lsn_wanted(lsn):
+            said = words[-1] if words else "nothing of a target"
+            raise ScratchError("target_missed", f"recovery paused at {lsn}, and its log says: {said}")
+        return words[-1], lsn
+
+    def promote(self, seconds: float) -> None:
+        """End recovery; afterwards it takes writes, on a timeline of its own. Raises ScratchError."""
+        if self.sql("postgres", f"SELECT pg_promote(true, {max(int(seconds), 1)})", seconds + 10) != "t":
+            raise ScratchError(
+                "promote_failed", f"still in recovery {seconds:g} s after the order: {self.tail()}"
+            )
+        self.sql("postgres", "BEGIN; CREATE TABLE diting_scratch_writes (n int); ROLLBACK", 30)
+
+    def sql(self, database: str, query: str, seconds: float, settings: Sequence[str] = ()) -> str:
+        """What psql prints for the last of the statements. Raises ScratchError."""
+        words = ["psql", "-XAtqw", "-v", "ON_ERROR_STOP=1", "-h", self.root, "-p", str(PORT), "-U", self.user]
+        for text in (*settings, query):
+            words += ["-c", text]
+        return self.run([*words, "-d", database], seconds, "query_failed").strip()
+
+    def digest(self, database: str, table: str, seconds: float) -> tuple[int, str]:
+        """Rows and digest of one table. Raises ScratchError."""
+        rows, _space, text = self.sql(
+            database, proof_sql.digest(table), seconds, proof_sql.SETTINGS
+        ).partition(" ")
+        return int(rows), text
+
+    def run(self, words: Sequence[str], seconds: float, code: str = "start_failed") -> str:
+        """Output of one of PostgreSQL's programs. Raises ScratchError."""
+        program = os.path.join(self._pg_bin, words[0])
+        try:
+            done = subprocess.run(
+                [program, *words[1:]],
+                env=child.clean_environment(PGCONNECT_TIMEOUT="5"),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+                preexec_fn=child.die_with_parent,
+            )
+        except OSError as error:
+            raise ScratchError(code, f"{program}: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise ScratchError("late", f"{words[0]}: not done after {seconds:g} s") from error
+        text = done.stdout.decode("utf-8", "replace")
+        if done.returncode != 0:
+            raise ScratchError(
+                code, f"{words[0]}: exit {done.returncode}: {text.strip()[-_TAIL_CHARACTERS:]}"
+            )
+        return text
+
+    def stop(self) -> None:
+        """Shut down cleanly. Raises ScratchError."""
+        self._must_run("stop_failed")
+        assert self._server is not None  # noqa: S101 - for the type checker
+        self._server.send_signal(signal.SIGINT)
+        try:
+            code = self._server.wait(_STOP_SECONDS * 4)
+        except subprocess.TimeoutExpired as error:
+            raise ScratchError(
+                "stop_failed", f"still runs {_STOP_SECONDS * 4:g} s after the order"
+            ) from error
+        self._server = None
+        if code != 0:
+            raise ScratchError("stop_failed", f"exit {code}: {self.tail()}")
+
+    def destroy(self) -> None:
+        """End the server by force and take the directory away. Raises OSError."""
+        server, self._server = self._server, None
+        if server is not None and server.poll() is None:
+            server.send_signal(signal.SIGQUIT)
+            try:
+                server.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+        remove(self.root)
+
+    def tail(self) -> str:
+        """The end of the server's log, in one line."""
+        return " | ".join(self._logged()[-_TAIL_CHARACTERS:].strip().split("\n"))
+
+    def _logged(self) -> str:
+        with contextlib.suppress(OSError), open(self.log, encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+        return ""
+
+    def _must_run(self, code: str) -> None:
+        if self._server is None or self._server.poll() is not None:
+            raise ScratchError(code, f"the scratch server is gone: {self.tail()}")
+
+    def _write(self, path: str, text: str) -> None:
+        with open(path, "w", encoding="utf-8") as handle:
+            handle.write(text)
+
+
+def remove(root: str) -> None:
+    """Take a scratch instance's directory away, and nothing else. Raises OSError."""
+    if not os.path.isdir(root):
+        return
+    if os.listdir(root) and not os.path.exists(os.path.join(root, MARK)):
+        raise FileExistsError(f"{root} holds files, and no {MARK}: not made by a restore test, so it stays")
+    # The mark last: what is left of a removal that was broken off can be told from anything else.
+    for name in os.listdir(root):
+        path = os.path.join(root, name)
+        if name != MARK:
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(root, MARK))
+    os.rmdir(root)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("'", "''")
+
+
+def _account() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.geteuid()).pw_name

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 - fixtures are imported by name
+"""Restores of a real archive to points that were recorded while others wrote: what proves them, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.restore_place import RestorePlace, archive_only, restore_place  # noqa: F401 - fixtures
+from support.servers import as_postgres, own, wait_until
+from support.wal_cluster import BIN
+from support.wal_fixtures import archiving, base, cluster, clusters, host, pristine, store  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.process
+
+
+def test_each_way_to_name_a_point_brings_back_what_was_there_then(restore_place: RestorePlace) -> None:
+    place = restore_place
+    place.back_up()
+    with place.writing():
+        point = place.record("diting-test-1")
+    place.cluster.sql("insert into orders (note) values ('after the point')")
+    place.archived(point)
+    for kind in ("name", "lsn", "time"):
+        done = place.prove(place.request(point, kind))
+        found = place.judged(point)
+        print(found["reasons"])
+        assert (kind, found["verdict"], found["reasons"]) == (kind, "HEALTHY", [])
+        assert done.returncode == 0
+        assert not place.root.exists()
+
+
+def codes(place: RestorePlace) -> tuple[str, list[str]]:
+    found = place.judged(place.made)
+    return found["verdict"], [reason["code"] for reason in found["reasons"]]
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def part(place: RestorePlace) -> Path:
+    """The largest tar file of the backup."""
+    found = place.store.path("basebackups_005").rglob("part_*.tar.lz4")
+    return max(found, key=lambda path: path.stat().st_size)
+
+
+def segment(place: RestorePlace) -> Path:
+    """One that recovery needs after the backup's own end."""
+    return sorted(place.store.path("wal_005").glob("0*[0-9A-F].lz4"))[-2]
+
+
+DAMAGE: dict[str, tuple[Callable[[RestorePlace], None], str, str]] = {
+    "bit of a base object": (lambda place: flip(part(place)), "UNHEALTHY", "fetch_failed"),
+    "base object cut off": (lambda place: cut(part(place)), "UNHEALTHY", "fetch_failed"),
+    "base object gone": (lambda place: part(place).unlink(), "UNHEALTHY", "fetch_failed"),
+    "bit of a WAL object": (lambda place: flip(segment(place)), "UNHEALTHY", "replay_failed"),
+    "WAL object cut off": (lambda place: cut(segment(place)), "UNHEALTHY", "replay_failed"),
+    "WAL object gone": (lambda place: segment(place).unlink(), "UNHEALTHY", "replay_failed"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_each_damage_of_the_archive_is_found_and_nothing_is_left(
+    archive_only: RestorePlace, name: str
+) -> None:
+    place = archive_only
+    request = place.request(place.made, "lsn", stall_seconds=5)
+    damage, verdict, code = DAMAGE[name]
+    damage(place)
+    assert place.prove(request).returncode == 1
+    print(place.judged(place.made)["reasons"])
+    assert codes(place) == (verdict, [code])
+    assert not place.root.exists()
+
+
+def test_a_store_that_refuses_says_nothing_of_the_backup(archive_only: RestorePlace) -> None:
+    place = archive_only
+    request = place.request(place.made, "name")
+    place.host.write(place.store.settings(AWS_SECRET_ACCESS_KEY="another-secret-key"))
+    assert place.prove(request).returncode == 1
+    assert codes(place) == ("UNKNOWN", ["store_silent"])
+    assert "SignatureDoesNotMatch" in place.judged(place.made)["reasons"][0]["message"]
+    assert not place.root.exists()
+
+
+def test_a_store_that_stops_in_the_midst_of_a_fetch_is_not_waited_for(archive_only: RestorePlace) -> None:
+    place = archive_only
+    # Slow enough that there is a midst.
+    place.host.write(place.store.settings(WALG_NETWORK_RATE_LIMIT="1000000"))
+    request = place.request(place.made, "name", stall_seconds=3)
+    running = subprocess.Popen(place.command(request), user="postgres", group="postgres", extra_groups=[])
+    try:
+        wait_until("something has come", lambda: any((place.root / "data").glob("*")))
+        assert place.store.process is not None
+        place.store.process.send_signal(signal.SIGSTOP)
+        assert running.wait(60) == 1
+    finally:
+        running.kill()
+        running.wait()
+        place.store.process.send_signal(signal.SIGCONT)
+    assert codes(place) == ("UNKNOWN", ["store_silent"])
+    assert not place.root.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("phase", ["fetch", "replay"])
+def test_told_to_stop_it_takes_everything_away_first(
+    archive_only: RestorePlace, number: int, phase: str
+) -> None:
+    place = archive_only
+    place.host.write(place.store.settings(WALG_NETWORK_RATE_LIMIT="1000000" if phase == "fetch" else ""))
+    if phase == "replay":
+        # WAL that never comes: recovery waits for it, as it would for a slow store.
+        request = place.request(place.made, "name", restore_command="sleep 60")
+    else:
+        request = place.request(place.made, "name")
+    running = subprocess.Popen(place.command(request), user="postgres", group="postgres", extra_groups=[])
+    try:
+        wait_until(
+            "it is in that phase",
+            lambda: (place.base / "result.json").exists() and place.facts()["phase"] == phase,
+        )
+        if phase == "replay":
+            wait_until("a server runs", (place.root / "data/postmaster.pid").exists)
+        running.send_signal(number)
+        assert running.wait(60) == 1
+    finally:
+        running.kill()
+        running.wait()
+    assert codes(place) == ("UNKNOWN", ["interrupted"])
+    assert not place.root.exists()
+
+
+def test_what_a_killed_test_leaves_is_taken_away_and_nothing_else(archive_only: RestorePlace) -> None:
+    place = archive_only
+    request = place.request(place.made, "name", restore_command="sleep 60")
+    running = subprocess.Popen(place.command(request), user="postgres", group="postgres", extra_groups=[])
+    wait_until("a server runs", (place.root / "data/postmaster.pid").exists)
+    server = int((place.root / "data/postmaster.pid").read_text().split()[0])
+    running.kill()
+    running.wait()
+    wait_until("its server is gone with it", lambda: not Path(f"/proc/{server}").exists())
+    words = (BIN / "bin/diting-wal", "--config", place.host.wrapper_config, "scratch-clean", place.root)
+    done = as_postgres(*words, cwd=place.base)
+    assert (done.returncode, place.root.exists()) == (0, False), done.stderr
+
+    # Somebody else's directory, named by mistake.
+    place.root.mkdir()
+    own(place.root)
+    (place.root / "precious").write_text("data")
+    done = as_postgres(*words, cwd=place.base)
+    assert done.returncode == 2
+    assert "not made by a restore test" in done.stderr
+    assert place.prove(request).returncode == 1
+    assert "not made by a restore test" in place.judged(place.made)["reasons"][0]["message"]
+    assert (place.root / "precious").read_text() == "data"
+
+
+def test_two_at_a_time_and_no_room_are_refused(archive_only: RestorePlace) -> None:
+    place = archive_only
+    request = place.request(place.made, "name", backup_bytes=10**18)
+    assert place.prove(request).returncode == 1
+    assert codes(place) == ("UNKNOWN", ["no_space"])
+    assert not place.root.exists()
+
+    request = place.request(place.made, "name", restore_command="sleep 60")
+    running = subprocess.Popen(place.command(request), user="postgres", group="postgres", extra_groups=[])
+    try:
+        wait_until("a server runs", (place.root / "data/postmaster.pid").exists)
+        second = place.prove(request)
+        assert second.returncode == 2
+        assert "another one is under way" in second.stderr
+    finally:
+        running.terminate()
+        running.wait(60)
+
+
+def test_a_request_that_makes_no_sense_is_refused_with_all_that_is_wrong(archive_only: RestorePlace) -> None:
+    place = archive_only
+    request = place.request(
+        place.made, "name", root="relative", target_type="moon", backup="../../etc", more=1, timeline="1"
+    )
+    done = place.prove(request)
+    assert done.returncode == 64
+    assert "/more: is not known" in done.stderr
+    assert "/timeline: wanted int, found '1'" in done.stderr

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to restore for a proof, what it proves, and how long production would take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from diting.core.restore_proof import (
+    NOT_THE_BACKUP,
+    PHASES,
+    Choice,
+    Digest,
+    Point,
+    PointError,
+    choose,
+    forecast,
+    forecast_errors,
+    judge,
+)
+from diting.core.restore_sql import digest, quoted
+from diting.core.restore_words import duration, lines, metrics, size
+from diting.core.verdict import Reason
+from diting.core.wal_names import SEGMENT_BYTES
+from support.archives import NOW, Made
+
+ORDERS = Digest("trading", "public.orders", 10, "123")
+
+
+def point(number: float, timeline: int = 1, **changes: Any) -> Point:
+    """In the midst of segment ``number``."""
+    made = Point(f"p{number:g}", timeline, int(number * SEGMENT_BYTES), NOW - timedelta(hours=1), (ORDERS,))
+    return replace(made, **changes)
+
+
+def archive(*, backups: tuple[int, ...] = (2, 6), last: int = 9) -> Made:
+    made = Made()
+    for age, number in enumerate(reversed(backups), start=1):
+        made.backup(number, age=3600.0 * age)
+    made.wal(*range(1, last + 1))
+    return made
+
+
+def test_the_newest_backup_and_a_point_after_it_are_taken():
+    points = [point(3.5), point(7.5), point(8.5)]
+    found = choose(archive().catalog(), points, 0, Random(1))
+    assert isinstance(found, Choice)
+    assert found.backup.name == "base_000000010000000000000006"
+    assert found.point in points[1:]
+    assert (found.recorded, found.kind in ("name", "lsn", "time")) == (2, True)
+
+
+def test_at_every_other_turn_it_is_an_older_one():
+    points = [point(3.5), point(7.5)]
+    names = {choose(archive().catalog(), points, turn, Random(1)).backup.name[-2:] for turn in (1, 3, 5)}  # type: ignore[union-attr]
+    assert names == {"02"}
+    # Where there is no other, or none with a point, the newest is better than nothing.
+    for made, known in ((archive(backups=(6,)), points), (archive(backups=(6, 7)), [point(8.5)])):
+        found = choose(made.catalog(), known, 1, Random(1))
+        assert isinstance(found, Choice)
+    late = choose(archive(backups=(2, 6)).catalog(), [point(9.5), point(8.5)], 1, Random(1))
+    assert isinstance(late, Choice)
+
+
+def test_everything_is_drawn_in_the_end():
+    points = [point(7.25), point(7.5), point(8.5)]
+    drawn = [choose(archive().catalog(), points, 0, Random(seed)) for seed in range(60)]
+    assert {one.point.name for one in drawn if isinstance(one, Choice)} == {"p7.25", "p7.5", "p8.5"}
+    assert {one.kind for one in drawn if isinstance(one, Choice)} == {"name", "lsn", "time"}
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        [point(5.5)],  # before the only backup
+        [point(6.00001)],  # within it, before it is consistent
+        [point(10.5)],  # its segment is not archived yet
+        [point(10)],  # nor is anything behind its end
+        [point(7.5, timeline=3)],  # of a timeline that nothing leads to
+    ],
+)
+def test_a_point_that_cannot_be_recovered_to_is_none(points):
+    found = choose(archive(backups=(6,)).catalog(), points, 0, Random(1))
+    assert isinstance(found, Reason)
+    assert found.code == "no_point"
+    assert "base_000000010000000000000006" in found.message
+
+
+def test_without_a_backup_there_is_nothing_to_prove():
+    found = choose(Made().catalog(), [point(1.5)], 0, Random(1))
+    assert isinstance(found, Reason)
+    assert found.code == "no_backup"
+
+
+def test_a_point_on_a_timeline_that_came_later_is_reached():
+    made = archive(backups=(2,), last=5)
+    made.wal(4, 5, 6, timeline=2)
+    made.history(2, (1, f"0/{4 * SEGMENT_BYTES + 100:X}"))
+    on_new, on_old = point(5.5, timeline=2), point(5.5, timeline=1)
+    for wanted in (on_new, on_old):
+        found = choose(made.catalog(), [wanted], 0, Random(1))
+        assert isinstance(found, Choice)
+        assert found.point == wanted
+
+
+def plain(**changes: Any) -> dict[str, Any]:
+    tables = [{"database": "trading", "table": "public.orders", "rows": 10, "digest": "123"}]
+    made = {
+        "name": "p",
+        "timeline": 1,
+        "lsn": "0/6000028",
+        "time": "2026-11-22T11:00:00+00:00",
+        "tables": tables,
+    }
+    return {**made, **changes}
+
+
+def test_a_point_is_read_from_what_the_module_returns():
+    found = Point.read(plain(time="2026-11-22T19:00:00+08:00"))
+    assert found == Point("p", 1, 0x6000028, NOW - timedelta(hours=1), (ORDERS,))
+    assert [found.target(kind) for kind in ("name", "lsn", "time")] == [
+        "p",
+        "0/6000028",
+        "2026-11-22 11:00:00.000000+00:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lsn": "x"}, {"time": "2026-11-22T11:00:00"}, {"time": "soon"}, {"tables": [{}]}, {"timeline": None}],
+)
+def test_a_point_that_says_nonsense_is_refused_by_name(changes):
+    with pytest.raises(PointError, match="point p:"):
+        Point.read(plain(**changes))
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    phases = [{"name": name, "status": "ok", "seconds": 2.0} for name in PHASES]
+    tables = [{"database": "trading", "table": "public.orders", "rows": 10, "digest": "123"}]
+    made = {"id": "t", "phases": phases, "tables": tables, "torn_down": True, "root": "/r"}
+    return {
+        **made,
+        "size_bytes": 2 * 10**9,
+        "wal_bytes": 10**9,
+        "backup": "b",
+        "target_type": "lsn",
+        **changes,
+    }
+
+
+def judged(found: dict[str, Any], wanted: Point | None = None) -> tuple[str, list[str]]:
+    result = judge(found, wanted or point(7.5), NOW).as_dict()
+    return result["verdict"], [reason["code"] for reason in result["reasons"]]
+
+
+def test_a_restore_that_brought_everything_back_is_a_proof():
+    assert judged(facts()) == ("HEALTHY", [])
+    evidence = judge(facts(), point(7.5), NOW).evidence
+    assert (evidence["fetch_bytes_per_second"], evidence["replay_bytes_per_second"]) == (10**9, 5 * 10**8)
+    assert evidence["point_age_seconds"] == 3600
+
+
+@pytest.mark.parametrize("last", range(len(PHASES)))
+def test_facts_that_end_early_prove_nothing(last):
+    found = facts()
+    found["phases"] = found["phases"][:last]
+    verdict, codes = judged(found)
+    assert verdict == "UNKNOWN"
+    assert "not_to_the_end" in codes
+    assert judged({})[0] == "UNKNOWN"
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_phase_that_failed_is_named_and_what_did_not_follow_is_not_blamed(name):
+    found = facts()
+    found["phases"] = found["phases"][: PHASES.index(name) + 1]
+    found["phases"][-1].update(status="failed", words="why")
+    if name == "compare":
+        found["tables"] = []
+    assert judged(found) == ("UNHEALTHY", [f"{name}_failed"])
+
+
+@pytest.mark.parametrize("code", sorted(NOT_THE_BACKUP))
+def test_what_lies_not_with_the_backup_is_unknown(code):
+    found = facts()
+    found["phases"] = [*found["phases"][:1], {"name": "fetch", "status": "failed", "code": code, "words": ""}]
+    assert judged(found) == ("UNKNOWN", [code])
+
+
+@pytest.mark.parametrize(
+    ("table", "code"),
+    [
+        ({"rows": 9, "digest": "122"}, "rows_differ"),
+        ({"digest": "124"}, "digest_differs"),
+        ({"table": "public.other"}, "table_not_compared"),
+        ({"rows": None}, "tables_unreadable"),
+    ],
+)
+def test_a_table_that_is_not_what_it_was_is_named(table, code):
+    found = facts()
+    found["tables"] = [{**found["tables"][0], **table}]
+    verdict, codes = judged(found)
+    assert codes == [code]
+    assert verdict == ("UNHEALTHY" if "differ" in code else "UNKNOWN")
+
+
+def test_a_check_that_was_left_out_and_an_instance_that_was_left_are_told():
+    found = facts(torn_down=False)
+    found["phases"][-1].update(status="skipped", words="no page checksums")
+    assert judged(found) == ("DEGRADED", ["checksums_skipped", "scratch_left"])
+    # Only a check may be left out.
+    found = facts()
+    found["phases"][PHASES.index("compare")]["status"] = "skipped"
+    assert judged(found)[0] == "UNHEALTHY"
+
+
+def record(size_bytes: int, fetch: float, verdict: str = "HEALTHY", **more: Any) -> dict[str, Any]:
+    evidence = {"size_bytes": size_bytes, "wal_bytes": more.pop("wal", 2 * 10**8)}
+    evidence["phases"] = {"fetch": fetch, "replay": more.pop("replay", 4.0), "promote": 1.0}
+    return {"id": "r", "ended": 1.8e9, "verdict": verdict, "reasons": [], "evidence": evidence, **more}
+
+
+def test_a_forecast_goes_by_the_speed_of_the_proofs_before():
+    known = [record(10**9, 10.0), record(10**9, 12.0), record(2 * 10**9, 22.0)]
+    found = forecast(known, 10**10, 10**9)
+    assert found.seconds == pytest.approx(110 + 20 + 1)
+    assert found.proofs == 3
+    # What was no proof tells no speed, and without any there is no forecast.
+    assert forecast([record(10**9, 1.0, "UNHEALTHY")], 10**10, None).seconds is None
+    assert forecast([], 10**10, None).as_dict() == {
+        "size_bytes": 10**10,
+        "wal_bytes": 0,
+        "seconds": None,
+        "proofs": 0,
+    }
+
+
+def test_a_replay_of_next_to_nothing_tells_no_speed():
+    found = forecast([record(10**9, 10.0, wal=10**6, replay=2.0)], 10**9, 10**9)
+    assert found.seconds == pytest.approx(10 + 2 + 1)
+
+
+def test_how_good_forecasts_were_is_told():
+    known = [
+        record(10**9, 10.0, expected={"seconds": 12.0}),
+        record(10**9, 10.0, "UNKNOWN", expected={"seconds": 1.0}),
+        record(10**9, 10.0, expected={"seconds": None}),
+        record(10**9, 10.0),
+    ]
+    assert forecast_errors(known) == [0.25]
+
+
+def test_lines_say_what_an_operator_wants_to_know():
+    found = record(
+        10**9,
+        10.0,
+        expected={"seconds": 12.0},
+        forecast={"size_bytes": 2**40, "wal_bytes": 2**30, "seconds": 7260.0, "proofs": 4},
+    )
+    found["evidence"].update(
+        backup="b", target_type="lsn", target="0/1", point="p", tables=2, rows=7, fetch_bytes_per_second=10**8
+    )
+    text = "\n".join(lines(found, []))
+    assert "Restore test r: HEALTHY" in text
+    assert "fetch            10.0 s   953.7 MiB at 95.4 MiB/s" in text
+    assert "2 tables with 7 rows" in text
+    assert (
+        "1.00 TiB and 1.00 GiB of WAL would be back in 2 h 1 min (from 4 proofs); past forecasts were off by +25%"
+        in text
+    )
+    bad = {
+        "id": "r",
+        "verdict": "UNHEALTHY",
+        "reasons": [{"code": "fetch_failed", "message": "gone"}],
+        "evidence": {},
+    }
+    assert lines(bad, []) == ["Restore test r: UNHEALTHY", "  fetch_failed: gone"]
+
+
+def test_metrics_keep_the_moment_of_the_last_proof():
+    good, bad = record(10**9, 10.0), {**record(10**9, 10.0, "UNHEALTHY"), "ended": 1.9e9}
+    text = metrics('a "b"', bad, [good])
+    assert 'diting_backup_proven_restore_timestamp_seconds{cluster="a \\"b\\""} 1800000000.000\n' in text
+    assert 'diting_restore_test_timestamp_seconds{cluster="a \\"b\\""} 1900000000.000\n' in text
+    assert 'diting_restore_test_proven{cluster="a \\"b\\""} 0\n' in text
+    assert 'diting_restore_test_phase_seconds{cluster="a \\"b\\"",phase="fetch"} 10\n' in text
+    assert text.count("# TYPE diting_restore_test_phase_seconds gauge\n") == 1
+    assert "proven_restore" not in metrics("c", bad, [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "unknown"), (0.25, "0.2 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 s"), (90061, "1 d 1 h")],
+)
+def test_durations_are_for_people(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_sizes_are_for_people():
+    assert [size(None), size(2**20), size(2**31)] == ["unknown", "1.0 MiB", "2.00 GiB"]
+
+
+def test_a_table_is_two_quoted_names():
+    assert quoted('public.odd "name"') == '"public"."odd ""name"""'
+    assert '"a"."b; drop"' in digest("a.b; drop")
+    for wrong in ("orders", "a.b.c", ".b", "a.", "a.\0"):
+        with pytest.raises(ValueError, match=r"wanted schema\.table"):
+            quoted(wrong)
