@@ -30,7 +30,6 @@ def test_each_way_to_name_a_point_brings_back_what_was_there_then(restore_place:
     for kind in ("name", "lsn", "time"):
         done = place.prove(place.request(point, kind))
         found = place.judged(point)
-        print(found["reasons"])
         assert (kind, found["verdict"], found["reasons"]) == (kind, "HEALTHY", [])
         assert done.returncode == 0
         assert not place.root.exists()
@@ -63,13 +62,14 @@ def segment(place: RestorePlace) -> Path:
     return sorted(place.store.path("wal_005").glob("0*[0-9A-F].lz4"))[-2]
 
 
-DAMAGE: dict[str, tuple[Callable[[RestorePlace], None], str, str]] = {
-    "bit of a base object": (lambda place: flip(part(place)), "UNHEALTHY", "fetch_failed"),
-    "base object cut off": (lambda place: cut(part(place)), "UNHEALTHY", "fetch_failed"),
-    "base object gone": (lambda place: part(place).unlink(), "UNHEALTHY", "fetch_failed"),
-    "bit of a WAL object": (lambda place: flip(segment(place)), "UNHEALTHY", "replay_failed"),
-    "WAL object cut off": (lambda place: cut(segment(place)), "UNHEALTHY", "replay_failed"),
-    "WAL object gone": (lambda place: segment(place).unlink(), "UNHEALTHY", "replay_failed"),
+DAMAGE: dict[str, tuple[Callable[[RestorePlace], None], set[str]]] = {
+    # WAL-G v0.2.19 now and then hands out what a flipped bit made of a page, with exit 0: the page's checksum tells.
+    "bit of a base object": (lambda place: flip(part(place)), {"fetch_failed", "checksums_failed"}),
+    "base object cut off": (lambda place: cut(part(place)), {"fetch_failed"}),
+    "base object gone": (lambda place: part(place).unlink(), {"fetch_failed"}),
+    "bit of a WAL object": (lambda place: flip(segment(place)), {"replay_failed"}),
+    "WAL object cut off": (lambda place: cut(segment(place)), {"replay_failed"}),
+    "WAL object gone": (lambda place: segment(place).unlink(), {"replay_failed"}),
 }
 
 
@@ -79,11 +79,11 @@ def test_each_damage_of_the_archive_is_found_and_nothing_is_left(
 ) -> None:
     place = archive_only
     request = place.request(place.made, "lsn", stall_seconds=5)
-    damage, verdict, code = DAMAGE[name]
+    damage, wanted = DAMAGE[name]
     damage(place)
     assert place.prove(request).returncode == 1
-    print(place.judged(place.made)["reasons"])
-    assert codes(place) == (verdict, [code])
+    verdict, (code,) = codes(place)
+    assert (verdict, code in wanted) == ("UNHEALTHY", True), place.judged(place.made)["reasons"]
     assert not place.root.exists()
 
 
