@@ -18,7 +18,7 @@ PLAYBOOKS = ROOT / "playbooks"
 IN_ANGER = ("recover", "operate", "drill", "remediate")
 """Folders whose playbooks change live systems. ``site.yml`` installs; ``lab`` has no live system."""
 OTHER_FOLDERS = {"lab", "tasks", "roles", "files", "templates", "vars"}
-READ_ONLY_PLAYBOOKS = {"operate/verify.yml"}
+READ_ONLY_PLAYBOOKS = {"operate/verify.yml", "operate/verify_backups.yml"}
 GATES_OWN = {"operate/stop_all.yml", "operate/resume.yml", "operate/pause.yml"}
 """They move the gate's own levers: a lever behind the gate could not be pulled when it matters."""
 

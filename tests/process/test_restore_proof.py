@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.restore_place import RestorePlace, archive_only, restore_place  # noqa: F401 - fixtures
+from support.restore_place import TABLES, RestorePlace, archive_only, restore_place  # noqa: F401 - fixtures
 from support.servers import as_postgres, own, wait_until
 from support.wal_cluster import BIN
 from support.wal_fixtures import archiving, base, cluster, clusters, host, pristine, store  # noqa: F401 - fixtures
@@ -33,6 +33,28 @@ def test_each_way_to_name_a_point_brings_back_what_was_there_then(restore_place:
         assert (kind, found["verdict"], found["reasons"]) == (kind, "HEALTHY", [])
         assert done.returncode == 0
         assert not place.root.exists()
+
+
+def test_tablespaces_and_settings_of_the_source_stay_where_they_are(restore_place: RestorePlace) -> None:
+    place = restore_place
+    space = place.base / "fast-disk"
+    space.mkdir()
+    own(space)
+    place.cluster.sql(f"create tablespace fast location '{space}'")
+    place.cluster.sql("create table placed tablespace fast as select generate_series(1, 1000) n")
+    # What would end the recovery if it reached the copy.
+    place.cluster.sql("alter system set archive_cleanup_command = 'false'")
+    place.cluster.sql("alter system set recovery_end_command = 'false'")
+    place.back_up()
+    point = place.record("diting-spaces", tables=(*TABLES, ("postgres", "public.placed")))
+    place.archived(point)
+    before = {path: path.stat().st_mtime_ns for path in space.rglob("*")}
+    archive = place.store.objects()
+    assert place.prove(place.request(point, "lsn")).returncode == 0, place.facts()
+    assert place.judged(point)["verdict"] == "HEALTHY"
+    assert {path: path.stat().st_mtime_ns for path in space.rglob("*")} == before
+    assert place.store.objects() == archive
+    assert not place.root.exists()
 
 
 def codes(place: RestorePlace) -> tuple[str, list[str]]:

@@ -71,7 +71,7 @@ class RestorePlace:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def record(self, name: str, **wish: Any) -> Point:
-        return Point.read(recovery_points.record(self.login, Wish(name, TABLES, **wish)))
+        return Point.read(recovery_points.record(self.login, Wish(name, **{"tables": TABLES, **wish})))
 
     @property
     def made(self) -> Point:

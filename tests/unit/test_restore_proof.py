@@ -21,6 +21,7 @@ from diting.core.restore_proof import (
     forecast,
     forecast_errors,
     judge,
+    proof_findings,
 )
 from diting.core.restore_sql import digest, quoted
 from diting.core.restore_words import duration, lines, metrics, size
@@ -255,6 +256,36 @@ def test_how_good_forecasts_were_is_told():
     assert forecast_errors(known) == [0.25]
 
 
+@pytest.mark.parametrize(
+    ("records", "codes"),
+    [
+        ([], ["no_proof"]),
+        ([{**record(1, 1.0, "UNKNOWN"), "ended": NOW.timestamp() - 10}], ["no_proof"]),
+        ([{**record(1, 1.0, "DEGRADED"), "ended": NOW.timestamp() - 3599}], []),
+        ([{**record(1, 1.0), "ended": NOW.timestamp() - 3601}], ["proof_old"]),
+        ([{**record(1, 1.0), "ended": NOW.timestamp() + 60}], ["clock_differs"]),
+        # A test that could not look says nothing against a proof; one that found it broken does.
+        (
+            [
+                {**record(1, 1.0), "ended": NOW.timestamp() - 60},
+                {**record(1, 1.0, "UNKNOWN"), "ended": NOW.timestamp()},
+            ],
+            [],
+        ),
+        (
+            [
+                {**record(1, 1.0), "ended": NOW.timestamp() - 60},
+                {**record(1, 1.0, "UNHEALTHY"), "ended": NOW.timestamp()},
+            ],
+            ["restore_failed"],
+        ),
+    ],
+)
+def test_a_proof_that_is_not_there_or_old_is_told(records, codes):
+    found = proof_findings(records, 3600, NOW)
+    assert [reason.code for _health, reason in found] == codes
+
+
 def test_lines_say_what_an_operator_wants_to_know():
     found = record(
         10**9,
@@ -268,9 +299,9 @@ def test_lines_say_what_an_operator_wants_to_know():
     text = "\n".join(lines(found, []))
     assert "Restore test r: HEALTHY" in text
     assert "fetch            10.0 s   953.7 MiB at 95.4 MiB/s" in text
-    assert "2 tables with 7 rows" in text
+    assert "tables as they were recorded: 2, with 7 rows" in text
     assert (
-        "1.00 TiB and 1.00 GiB of WAL would be back in 2 h 1 min (from 4 proofs); past forecasts were off by +25%"
+        "1.00 TiB and 1.00 GiB of WAL would be back in 2 h 1 min (by 4 of the last proofs); past forecasts were off by +25%"
         in text
     )
     bad = {

@@ -17,7 +17,8 @@ description:
   - What could not be looked at is UNKNOWN, never healthy; a wrong key and an empty store are two things.
   - Names and sizes are looked at, and with O(content) the objects themselves, by the ordinary programs for decryption,
     decompression and tar files and not by WAL-G, which in v0.2.19 hands out a truncated object with exit 0.
-  - Whether anything can be restored from it, only a restore proves.
+  - Whether anything can be restored from it, only a restore proves (M(diting.dr.restore_test)); how old the last such proof is, is
+    judged with O(maximum_proof_age_seconds).
 extends_documentation_fragment:
   - diting.dr.attributes
   - diting.dr.attributes.info_module
@@ -66,6 +67,13 @@ options:
     description: No object is begun after so long.
     type: float
     default: 3600
+  maximum_proof_age_seconds:
+    description: The last proven restore ended at most so long ago, by the records in O(records_dir). Without it nothing is asked of them.
+    type: float
+  records_dir:
+    description: Where M(diting.dr.restore_test) keeps its records.
+    type: path
+    default: /var/lib/diting/restore-tests
   fail_on:
     description: Verdicts that make the task fail.
     type: list
@@ -109,6 +117,7 @@ import random
 import signal
 import typing as t
 from datetime import UTC, datetime
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -119,7 +128,9 @@ from ansible_collections.diting.dr.plugins.module_utils.core.backup_judge import
     could_not_look,
     judge,
 )
-from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health, Judgement
+from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof import proof_findings
+from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health, Judgement, Reason
+from ansible_collections.diting.dr.plugins.module_utils.hostio import restore_records
 from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_content import ContentReader, readable
 from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_decode import (
     CannotDecodeError,
@@ -158,6 +169,14 @@ def look(params: t.Mapping[str, t.Any]) -> Judgement:
                 content = reader.read(wanted)
         except CannotDecodeError as error:
             return could_not_look(str(error))
+    now = datetime.now(UTC)
+    proofs: list[tuple[Health, Reason]] = []
+    if params["maximum_proof_age_seconds"] is not None:
+        try:
+            records = restore_records.read(Path(params["records_dir"]))
+            proofs = proof_findings(records, params["maximum_proof_age_seconds"], now)
+        except restore_records.RecordsError as error:
+            proofs = [(Health.UNKNOWN, Reason("records_unreadable", str(error)))]
     limits = Limits(
         max_age_seconds=params["maximum_age_seconds"],
         min_backups=params["minimum_backups"],
@@ -165,7 +184,7 @@ def look(params: t.Mapping[str, t.Any]) -> Judgement:
         max_unfinished_seconds=params["maximum_unfinished_seconds"],
         system_identifier=params["system_identifier"],
     )
-    return judge(found.catalog, limits, datetime.now(UTC), content)
+    return judge(found.catalog, limits, now, content, proofs)
 
 
 def main() -> t.NoReturn:
@@ -182,6 +201,8 @@ def main() -> t.NoReturn:
             "content_sample": {"type": "int", "default": 20},
             "content_workers": {"type": "int", "default": 2},
             "content_seconds": {"type": "float", "default": 3600},
+            "maximum_proof_age_seconds": {"type": "float"},
+            "records_dir": {"type": "path", "default": "/var/lib/diting/restore-tests"},
             "fail_on": {
                 "type": "list",
                 "elements": "str",

@@ -15,6 +15,8 @@ from .backup_content import findings as content_findings
 from .verdict import Health, Judgement, Reason, worst
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .backup_catalog import Backup, Catalog
     from .backup_content import Content
 
@@ -47,8 +49,17 @@ def could_not_look(words: str) -> Judgement:
     return Judgement(Health.UNKNOWN, (Reason("could_not_look", words),), {})
 
 
-def judge(found: Catalog, limits: Limits, now: datetime, content: Content | None = None) -> Judgement:
-    """Every finding, worst first. ``now`` is the judge's own clock, in UTC; ``content`` what reading the objects found."""
+def judge(
+    found: Catalog,
+    limits: Limits,
+    now: datetime,
+    content: Content | None = None,
+    more: Sequence[Finding] = (),
+) -> Judgement:
+    """Every finding, worst first. ``now`` is the judge's own clock, in UTC; ``content`` what reading the objects found.
+
+    ``more`` are findings of others, such as those of restore tests.
+    """
     findings = [
         *_unreadable(found),
         *_whose(found, limits),
@@ -58,6 +69,7 @@ def judge(found: Catalog, limits: Limits, now: datetime, content: Content | None
         *_frozen(found),
         *_unfinished(found, limits, now),
         *(content_findings(content) if content else ()),
+        *more,
     ]
     findings.sort(key=lambda finding: (Health.UNHEALTHY, Health.UNKNOWN, Health.DEGRADED).index(finding[0]))
     health = worst(*(finding[0] for finding in findings)) if findings else Health.HEALTHY

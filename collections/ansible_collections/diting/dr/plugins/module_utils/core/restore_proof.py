@@ -27,6 +27,8 @@ PHASES = ("space", "fetch", "replay", "compare", "promote", "amcheck", "stop", "
 OPTIONAL = frozenset({"amcheck", "checksums"})
 NOT_THE_BACKUP = frozenset({"no_space", "program_missing", "store_silent", "late", "interrupted"})
 """Reasons that lie with the store, this host or its operator."""
+_CLOCK_SECONDS = 5.0
+"""A record's clock and the judge's may differ by so much."""
 _MEMORY = 10
 """So many proofs before are asked for their speed."""
 _TELLING_BYTES = 64 * 2**20
@@ -223,6 +225,30 @@ def _evidence(facts: Mapping[str, Any], point: Point, now: datetime) -> dict[str
 def proven(record: Mapping[str, Any]) -> bool:
     """Whether a kept record is that of a proof: a restore that was UNHEALTHY, or that nobody saw the end of, is none."""
     return record.get("verdict") in (Health.HEALTHY.value, Health.DEGRADED.value)
+
+
+def proof_findings(
+    records: Sequence[Mapping[str, Any]], max_age_seconds: float, now: datetime
+) -> list[tuple[Health, Reason]]:
+    """What the records of restore tests, oldest first, say against an archive: no proof, an old one, or a test since that failed."""
+    findings: list[tuple[Health, Reason]] = []
+    proofs = [record for record in records if proven(record)]
+    if not proofs:
+        words = f"no restore of it was ever proven, in {len(records)} tests"
+        findings.append((Health.UNHEALTHY, Reason("no_proof", words, 0, 1)))
+    else:
+        age = round(now.timestamp() - float(proofs[-1]["ended"]), 1)
+        if age > max_age_seconds:
+            words = f"the last proven restore was {age:.0f} s ago, wanted at most {max_age_seconds:.0f} s"
+            findings.append((Health.UNHEALTHY, Reason("proof_old", words, age, max_age_seconds)))
+        elif age < -_CLOCK_SECONDS:
+            words = f"the last proven restore ended {-age:.0f} s in the future by this clock"
+            findings.append((Health.UNKNOWN, Reason("clock_differs", words, age, 0)))
+    if records and records[-1].get("verdict") == Health.UNHEALTHY.value:
+        said = "; ".join(str(reason.get("message")) for reason in records[-1].get("reasons", ())[:3])
+        words = f"the last restore test ({records[-1].get('id')}) found that it cannot be restored: {said}"
+        findings.append((Health.UNHEALTHY, Reason("restore_failed", words, records[-1].get("id"), None)))
+    return findings
 
 
 @dataclass(frozen=True)

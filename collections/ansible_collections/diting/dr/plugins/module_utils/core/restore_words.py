@@ -57,8 +57,8 @@ def lines(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> li
             found.append(f"  {name:<10} {duration(seconds):>12}{_speed(name, evidence)}")
         if proven(record):
             found.append(
-                f"  proven: the target was reached, {evidence.get('tables')} tables with {evidence.get('rows')} rows are as"
-                " they were recorded"
+                f"  proven: the target was reached; tables as they were recorded: {evidence.get('tables')}, with"
+                f" {evidence.get('rows')} rows"
             )
     return [*found, *_forecast(record, records)]
 
@@ -79,7 +79,7 @@ def _forecast(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
         return []
     words = (
         f"  forecast: {size(ahead['size_bytes'])} and {size(ahead['wal_bytes'])} of WAL would be back in"
-        f" {duration(ahead['seconds'])} (from {ahead['proofs']} proofs)"
+        f" {duration(ahead['seconds'])} (by {ahead['proofs']} of the last proofs)"
     )
     errors = forecast_errors([*records, record])
     if errors:

@@ -37,6 +37,13 @@ _MARK = """
 SELECT ('x' || left(pg_walfile_name(lsn), 8))::bit(32)::bigint, lsn::text, clock_timestamp()
   FROM (SELECT pg_create_restore_point(%s) AS lsn) point"""
 """The timeline by the name of a file: pg_control_checkpoint() says the old one until the first checkpoint after a promotion."""
+_HOLDERS = """
+SELECT DISTINCT a.backend_type, l.pid, l.mode, l.relation::regclass::text
+  FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+ WHERE l.granted AND l.relation = ANY (SELECT unnest(%s::text[])::regclass::oid) AND l.pid <> pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+ ORDER BY 2 LIMIT 5"""
 _UNDEFINED_TABLE = "42P01"
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -170,8 +177,9 @@ def _hold(login: Login, ask: Any, wish: Wish, held: _Held) -> tuple[int, str, An
                 raise
             if number == wish.lock_tries:
                 raise PointsError(
-                    f"no lock on the named tables within {wish.lock_seconds:g} s, {number} times: a transaction that writes to"
-                    " them stays open; end it, name fewer tables, or raise lock_seconds, for which writers then wait"
+                    f"no lock on the named tables within {wish.lock_seconds:g} s, {number} times; in the way:"
+                    f" {_in_the_way(wish, held) or 'nobody any more'}. Wait for it, end it, name fewer tables, or raise"
+                    " lock_seconds, for which writers then wait (autovacuum gives way after deadlock_timeout, 1 s)"
                 ) from error
         else:
             return (*found, round(time.monotonic() - begun, 4))
@@ -189,6 +197,16 @@ def _lock(wish: Wish, held: _Held) -> None:
         _ask(holder, f"SET LOCAL lock_timeout TO {max(int(wish.lock_seconds * 1000), 1)}")
         names = ", ".join(quoted(table) for one, table in wish.tables if one == database)
         _ask(holder, f"LOCK TABLE {names} IN SHARE MODE")
+
+
+def _in_the_way(wish: Wish, held: _Held) -> str:
+    """Who holds what a point's lock waits for: transactions that write, and vacuum."""
+    found = []
+    for database, reader in held.readers.items():
+        names = [quoted(table) for one, table in wish.tables if one == database]
+        rows = _ask(reader, _HOLDERS, (names,))
+        found += [f"{kind} {pid} with {mode} on {database}:{table}" for kind, pid, mode, table in rows]
+    return "; ".join(found)
 
 
 def _digests(wish: Wish, held: _Held) -> list[dict[str, Any]]:

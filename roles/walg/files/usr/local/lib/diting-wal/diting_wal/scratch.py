@@ -29,6 +29,17 @@ _FROM_CONTROL = {
     "max_locks_per_xact setting": "max_locks_per_transaction",
 }
 """What a standby must have at least as much of as its source had."""
+_OPTIONS = " ".join(
+    f"-c {setting}"
+    for setting in (
+        "statement_timeout=0",
+        "lock_timeout=0",
+        "idle_in_transaction_session_timeout=0",
+        "default_transaction_read_only=off",
+        "session_preload_libraries=",
+    )
+)
+"""Instead of what the source's roles and databases are set to, which came with the copy."""
 _STOP_SECONDS = 30.0
 _TAIL_CHARACTERS = 1500
 _REACHED = re.compile(r"recovery stopping (?:at|before|after) .*")
@@ -77,6 +88,9 @@ class Scratch:
         # Read after every other file: what ALTER SYSTEM set on the source must not set anything here.
         for name, text in (("postgresql.auto.conf", ""), ("recovery.signal", "")):
             self._write(os.path.join(self.data, name), text)
+        # Slots of the source, more perhaps than this server would take.
+        for slot in os.scandir(os.path.join(self.data, "pg_replslot")):
+            shutil.rmtree(slot.path)
         settings = {
             **self._needed(),
             "listen_addresses": "",
@@ -98,6 +112,12 @@ class Scratch:
             "cluster_name": MARK,
             "shared_preload_libraries": "",
             "primary_conninfo": "",
+            "primary_slot_name": "",
+            "archive_command": "",
+            "archive_cleanup_command": "",
+            "recovery_end_command": "",
+            # A subscription that came with the copy would take over its slot at the publisher once the copy is promoted.
+            "max_logical_replication_workers": "0",
             "synchronous_standby_names": "",
             # Nobody's data: what a crash of this machine would cost is one test.
             "fsync": "off",
@@ -202,7 +222,7 @@ class Scratch:
         try:
             done = subprocess.run(
                 [program, *words[1:]],
-                env=child.clean_environment(PGCONNECT_TIMEOUT="5"),
+                env=child.clean_environment(PGCONNECT_TIMEOUT="5", PGOPTIONS=_OPTIONS),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
