@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "gate": "the one door for every change of a live system: status, stop, pause, journal",
+    "backup": "scheduled backups: run, check-config",
     "guard": "resident daemons: run, check-config, status, replay, pause",
     "ledger": "count acknowledged writes: prober, watcher, reader, judge",
     "report": "build, index and verify the evidence of drills",

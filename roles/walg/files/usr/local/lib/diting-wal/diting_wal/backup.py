@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from . import child, config, store
@@ -30,6 +31,9 @@ _MOST_NAMES = 100_000
 _STATE_QUERY = """
 select json_build_object(
   'in_recovery', pg_is_in_recovery(),
+  'timeline', case when pg_is_in_recovery()
+    then (select received_tli from pg_stat_wal_receiver)
+    else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end,
   'system_identifier', (select system_identifier::text from pg_control_system()),
   'server_version_num', current_setting('server_version_num')::int,
   'data_directory', current_setting('data_directory'),
@@ -58,6 +62,16 @@ class Backup:
     pg_version: int
     finish_time: str
 
+    @property
+    def kind(self) -> str:
+        """By its name: a delta's has its base's in it."""
+        return "delta" if "_D_" in self.name else "full"
+
+    @property
+    def timeline(self) -> int:
+        """By its name."""
+        return int(self.name[5:13], 16)
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -82,6 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     first.add_argument("--check", action="store_true", help="only say whether one would be taken")
     first.add_argument("--seconds", type=float, default=3600.0, help="longest it may take")
+    push = actions.add_parser("push", help="take one more backup; the store has to show it")
+    push.add_argument("--kind", choices=("auto", "full", "delta"), default="auto")
+    push.add_argument(
+        "--full-after", type=float, default=82800.0, help="seconds after which auto takes a full one"
+    )
+    push.add_argument("--delta-steps", type=int, default=24, help="most deltas one upon the other")
+    push.add_argument("--seconds", type=float, default=14400.0, help="longest it may take")
     proof = actions.add_parser("prove", help="restore onto a scratch instance, look at it, take it away")
     proof.add_argument("--request", required=True, help="what to restore and where (JSON)")
     proof.add_argument("--result", required=True, help="file for what was found (JSON)")
@@ -96,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         walg = config.read_json(settings.walg_config)
         if options.action == "status":
             code, result = _status(walg, options.ready_limit)
+        elif options.action == "push":
+            with _lock(settings.state_dir):
+                code, result = _one_more(settings, walg, options)
         else:
             with _lock(settings.state_dir):
                 code, result = _first(settings, walg, check=options.check, seconds=options.seconds)
@@ -183,12 +207,46 @@ def _first(
     return EXIT_WELL, {"changed": True, "backups": [asdict(backup) for backup in after]}
 
 
-def _push(settings: config.Config, data_dir: str, seconds: float) -> str:
+def _one_more(
+    settings: config.Config, walg: dict[str, Any], options: argparse.Namespace
+) -> tuple[int, dict[str, Any]]:
+    """On a primary or a standby. A standby's backup can be recovered once its primary has archived the WAL of its end."""
+    server = _server(walg)
+    before = _backups(walg, server["system_identifier"])
+    kind = options.kind
+    if kind == "auto":
+        kind = kind_of_next(before, server["timeline"], time.time(), options.full_after)
+    steps = options.delta_steps if kind == "delta" else 0
+    output = _push(settings, server["data_directory"], options.seconds, steps)
+    known = {backup.name for backup in before}
+    new = [b for b in _backups(walg, server["system_identifier"]) if b.name not in known]
+    if len(new) != 1:
+        raise UnknownError(f"backup-push ended well, but the store shows {len(new)} new backups: {output}")
+    # A delta without a base is a full one, whatever was asked for.
+    return EXIT_WELL, {"changed": True, "kind": new[0].kind, "backup": asdict(new[0])}
+
+
+def kind_of_next(backups: Sequence[Backup], timeline: int, now: float, full_after: float) -> str:
+    """Full unless there is a full one of this timeline that is young enough to build upon.
+
+    A delta holds what changed since its base by the pages' LSNs, which start anew where a timeline began: a full one then.
+    """
+    full = [b for b in backups if b.kind == "full" and b.timeline == timeline]
+    if not full:
+        return "full"
+    age = now - max(datetime.fromisoformat(b.finish_time).timestamp() for b in full)
+    return "full" if age >= full_after else "delta"
+
+
+def _push(settings: config.Config, data_dir: str, seconds: float, delta_steps: int = 0) -> str:
     begun = time.monotonic()
-    argv = [settings.walg, "--config", settings.walg_config, "backup-push", "--full", data_dir]
+    argv = [settings.walg, "--config", settings.walg_config, "backup-push", data_dir]
+    if not delta_steps:
+        argv.insert(-1, "--full")
+    environment = child.clean_environment(WALG_DELTA_MAX_STEPS=str(delta_steps))
 
     def work() -> int:
-        os.execve(settings.walg, argv, child.clean_environment())  # noqa: S606 - no shell is wanted
+        os.execve(settings.walg, argv, environment)  # noqa: S606 - no shell is wanted
 
     def late() -> str | None:
         return f"{seconds:g} s are up" if time.monotonic() - begun > seconds else None
