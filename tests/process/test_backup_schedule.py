@@ -97,7 +97,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     yield made
     made.server.shutdown()
     made.server.server_close()
-    etcd.destroy()
+    etcd.stop()
 
 
 def test_the_member_whose_turn_it_is_takes_it_and_tells(place: Place) -> None:
@@ -165,7 +165,7 @@ def test_what_cannot_be_known_is_no_turn_and_no_backup(place: Place) -> None:
     place.members = []
     assert place.run(config)[0] == 2
     place.members = MEMBERS
-    place.etcd.stop(0)
+    place.etcd.kill(0)
     code, said = place.run(config)
     assert code == 2
     assert "no lock, so no backup" in said["problem"]

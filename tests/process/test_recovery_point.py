@@ -65,18 +65,45 @@ def test_a_point_holds_what_the_tables_hold(restore_place: RestorePlace) -> None
     place.cluster.sql("insert into orders (note) values ('in the next segment')")
     assert place.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())") > before
     place.cluster.sql("delete from orders where note ~ 'next'")
+    with pytest.raises(PointsError, match="there is a point"):
+        recovery_point.run(asked(place, name=point["name"]), False)
     # The same content has the same digest, in whatever order it lies, and other content another one.
     place.cluster.sql("update orders set note = note; update orders set note = note where id % 3 = 0")
     second = recovery_point.run(asked(place, name="second"), False)["point"]
     place.cluster.sql("update orders set price = price + 1 where id = 77")
     third = recovery_point.run(asked(place, name="third"), False)["point"]
-    digests = [one["tables"][0]["digest"] for one in (point, second, third)]
+    orders = [{table["table"]: table["digest"] for table in one["tables"]} for one in (point, second, third)]
+    digests = [one["public.orders"] for one in orders]
     assert digests[0] == digests[1] != digests[2]
     assert [one["name"] for one in recovery_points.recorded(place.login)] == [
         point["name"],
         "second",
         "third",
     ]
+
+
+def test_nothing_is_committed_between_the_point_and_what_is_recorded(
+    restore_place: RestorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = restore_place
+    where = {"host": str(place.cluster.socket_dir), "port": place.cluster.port, "user": "postgres"}
+    tried = []
+    real = recovery_points._ask
+
+    def ask(connection: Any, query: str, values: Any = ()) -> Any:
+        found = real(connection, query, values)
+        if "pg_create_restore_point" in query:
+            with psycopg.connect(**where, autocommit=True) as writer:
+                writer.execute("set lock_timeout = '50ms'")
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    writer.execute("insert into orders (note) values ('between')")
+            tried.append(query)
+        return found
+
+    monkeypatch.setattr(recovery_points, "_ask", ask)
+    point = place.record("diting-between", lock_seconds=5.0)
+    assert tried
+    assert {table.table: table.rows for table in point.tables}["public.orders"] == 2000
 
 
 def test_a_transaction_that_stays_open_holds_nobody_up(restore_place: RestorePlace) -> None:
@@ -164,6 +191,7 @@ def test_the_module_proves_keeps_a_record_and_forecasts(restore_place: RestorePl
     params = wanted(place, points)
     found = restore_test.test(params, check_mode=True)
     assert (found["changed"], found["record"], found["plan"]["point"]) == (False, None, points[0]["name"])
+    assert (found["verdict"], found["reasons"][0]["code"]) == ("UNKNOWN", "check_mode")
     assert not Path(params["records_dir"]).exists()
 
     found = restore_test.test(params, check_mode=False)
@@ -171,6 +199,9 @@ def test_the_module_proves_keeps_a_record_and_forecasts(restore_place: RestorePl
     assert found["forecast"]["seconds"] > found["evidence"]["phases"]["fetch"]
     record = json.loads(Path(found["record"]).read_text())
     assert record["facts"]["torn_down"] is True
+    assert record["system_identifier"] == place.cluster.sql(
+        "select system_identifier from pg_control_system()"
+    )
     assert "diting_backup_proven_restore_timestamp_seconds" in Path(params["metrics_file"]).read_text()
     for secret in (place.settings["AWS_SECRET_ACCESS_KEY"], place.settings["AWS_ACCESS_KEY_ID"]):
         assert secret not in Path(found["record"]).read_text()

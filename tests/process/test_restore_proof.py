@@ -35,26 +35,44 @@ def test_each_way_to_name_a_point_brings_back_what_was_there_then(restore_place:
         assert not place.root.exists()
 
 
-def test_tablespaces_and_settings_of_the_source_stay_where_they_are(restore_place: RestorePlace) -> None:
+def test_tablespaces_are_refused_before_anything_is_fetched(restore_place: RestorePlace) -> None:
+    # Neither generation of WAL-G puts them anywhere but where they are in production.
     place = restore_place
     space = place.base / "fast-disk"
     space.mkdir()
     own(space)
     place.cluster.sql(f"create tablespace fast location '{space}'")
     place.cluster.sql("create table placed tablespace fast as select generate_series(1, 1000) n")
-    # What would end the recovery if it reached the copy.
-    place.cluster.sql("alter system set archive_cleanup_command = 'false'")
-    place.cluster.sql("alter system set recovery_end_command = 'false'")
     place.back_up()
     point = place.record("diting-spaces", tables=(*TABLES, ("postgres", "public.placed")))
     place.archived(point)
     before = {path: path.stat().st_mtime_ns for path in space.rglob("*")}
+    assert place.prove(place.request(point, "lsn")).returncode == 1
+    found = place.judged(point)
+    assert (found["verdict"], [reason["code"] for reason in found["reasons"]]) == ("UNKNOWN", ["tablespaces"])
+    assert {path: path.stat().st_mtime_ns for path in space.rglob("*")} == before
+    assert not place.root.exists()
+
+
+def test_nothing_of_the_source_acts_on_the_copy(restore_place: RestorePlace) -> None:
+    place = restore_place
+    # Each of these would end the recovery, forbid a check, or write elsewhere.
+    place.cluster.sql("alter system set archive_cleanup_command = 'false'")
+    place.back_up()
+    place.record("diting-first")
+    place.cluster.sql(
+        "create function shout() returns event_trigger language plpgsql as 'begin raise exception $$no$$; end'"
+    )
+    place.cluster.sql("create event trigger noisy on ddl_command_start execute function shout()")
+    place.cluster.configure(
+        restore_command="false", recovery_end_command="false", archive_cleanup_command="false"
+    )
+    point = place.record("diting-quiet")
+    place.archived(point)
     archive = place.store.objects()
     assert place.prove(place.request(point, "lsn")).returncode == 0, place.facts()
     assert place.judged(point)["verdict"] == "HEALTHY"
-    assert {path: path.stat().st_mtime_ns for path in space.rglob("*")} == before
     assert place.store.objects() == archive
-    assert not place.root.exists()
 
 
 def codes(place: RestorePlace) -> tuple[str, list[str]]:
@@ -188,8 +206,20 @@ def test_what_a_killed_test_leaves_is_taken_away_and_nothing_else(archive_only: 
     assert done.returncode == 2
     assert "not made by a restore test" in done.stderr
     assert place.prove(request).returncode == 1
+    assert codes(place)[1][0] == "host_failed"
     assert "not made by a restore test" in place.judged(place.made)["reasons"][0]["message"]
     assert (place.root / "precious").read_text() == "data"
+
+
+def test_a_store_that_falls_silent_while_it_recovers_says_nothing_of_the_backup(
+    archive_only: RestorePlace,
+) -> None:
+    place = archive_only
+    request = place.request(
+        place.made, "lsn", restore_command="echo 'diting-wal-restore: WARNING: could not look' >&2; exit 200"
+    )
+    assert place.prove(request).returncode == 1
+    assert codes(place) == ("UNKNOWN", ["store_silent"])
 
 
 def test_two_at_a_time_and_no_room_are_refused(archive_only: RestorePlace) -> None:
@@ -206,6 +236,10 @@ def test_two_at_a_time_and_no_room_are_refused(archive_only: RestorePlace) -> No
         second = place.prove(request)
         assert second.returncode == 2
         assert "another one is under way" in second.stderr
+        # Nor does the clean-up after a second one touch the first.
+        words = (BIN / "bin/diting-wal", "--config", place.host.wrapper_config, "scratch-clean", place.root)
+        assert as_postgres(*words, cwd=place.base).returncode == 2
+        assert (place.root / "data/postmaster.pid").exists()
     finally:
         running.terminate()
         running.wait(60)

@@ -57,7 +57,12 @@ def test_verify_asks_for_a_proof_where_it_is_told_to(archive, call, tmp_path):
     wanted = {"maximum_proof_age_seconds": 600.0, "records_dir": str(tmp_path / "records")}
     assert [r["code"] for r in call(backup_verify, archive[1], **wanted)["reasons"]] == ["no_proof"]
     (tmp_path / "records").mkdir()
-    record = {"id": "r", "ended": datetime.now(UTC).timestamp() - 60, "verdict": "HEALTHY"}
+    record = {
+        "id": "r",
+        "ended": datetime.now(UTC).timestamp() - 60,
+        "verdict": "HEALTHY",
+        "system_identifier": SYSTEM,
+    }
     (tmp_path / "records/r.json").write_text(json.dumps(record))
     assert call(backup_verify, archive[1], **wanted)["verdict"] == "HEALTHY"
     (tmp_path / "records/s.json").write_text("{")

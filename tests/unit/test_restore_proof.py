@@ -21,6 +21,7 @@ from diting.core.restore_proof import (
     forecast,
     forecast_errors,
     judge,
+    of_system,
     proof_findings,
 )
 from diting.core.restore_sql import digest, quoted
@@ -143,7 +144,7 @@ def test_a_point_that_says_nonsense_is_refused_by_name(changes):
 def facts(**changes: Any) -> dict[str, Any]:
     phases = [{"name": name, "status": "ok", "seconds": 2.0} for name in PHASES]
     tables = [{"database": "trading", "table": "public.orders", "rows": 10, "digest": "123"}]
-    made = {"id": "t", "phases": phases, "tables": tables, "torn_down": True, "root": "/r"}
+    made = {"id": "t", "phases": phases, "tables": tables, "torn_down": True, "root": "/r", "complete": True}
     return {
         **made,
         "size_bytes": 2 * 10**9,
@@ -174,6 +175,16 @@ def test_facts_that_end_early_prove_nothing(last):
     assert verdict == "UNKNOWN"
     assert "not_to_the_end" in codes
     assert judged({})[0] == "UNKNOWN"
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_restore_that_was_killed_in_a_phase_says_nothing_of_the_backup(name):
+    found = facts(complete=None)
+    found["phases"] = found["phases"][: PHASES.index(name) + 1]
+    del found["phases"][-1]["status"]
+    if name == "compare":
+        found["tables"] = []
+    assert judged(found) == ("UNKNOWN", ["not_to_the_end"])
 
 
 @pytest.mark.parametrize("name", PHASES)
@@ -208,6 +219,34 @@ def test_a_table_that_is_not_what_it_was_is_named(table, code):
     verdict, codes = judged(found)
     assert codes == [code]
     assert verdict == ("UNHEALTHY" if "differ" in code else "UNKNOWN")
+
+
+def test_a_restore_that_does_not_say_that_it_came_to_its_end_is_no_proof():
+    assert judged(facts(complete=None)) == ("UNKNOWN", ["not_to_the_end"])
+    # A check that was left out excuses nothing after it.
+    found = facts()
+    found["phases"] = found["phases"][: PHASES.index("amcheck") + 1]
+    found["phases"][-1].update(status="skipped", words="")
+    assert judged(found) == ("UNKNOWN", ["not_to_the_end", "amcheck_skipped"])
+
+
+def test_damage_that_was_found_is_told_although_a_later_table_was_not_read():
+    found = facts()
+    wanted = point(7.5, tables=(ORDERS, replace(ORDERS, table="public.late")))
+    found["tables"][0]["rows"] = 9
+    found["phases"][PHASES.index("compare")].update(status="failed", code="late", words="")
+    assert judged(found, wanted) == ("UNHEALTHY", ["rows_differ", "late"])
+
+
+def test_a_point_with_nobodys_table_is_no_whole_proof():
+    own = Digest("postgres", "diting_proof.sentinel", 10, "123")
+    found = facts()
+    found["tables"] = [
+        {"database": "postgres", "table": "diting_proof.sentinel", "rows": 10, "digest": "123"}
+    ]
+    assert judged(found, point(7.5, tables=(own,))) == ("DEGRADED", ["only_sentinel_compared"])
+    with pytest.raises(PointError, match="no table was recorded"):
+        Point.read(plain(tables=[]))
 
 
 def test_a_check_that_was_left_out_and_an_instance_that_was_left_are_told():
@@ -254,6 +293,33 @@ def test_how_good_forecasts_were_is_told():
         record(10**9, 10.0),
     ]
     assert forecast_errors(known) == [0.25]
+
+
+def test_what_was_found_of_a_backup_stays_until_it_is_proven_or_gone():
+    def test(backup: str, verdict: str, hours: float) -> dict[str, Any]:
+        made = {**record(1, 1.0, verdict), "ended": NOW.timestamp() - hours * 3600}
+        made["evidence"]["backup"] = backup
+        return made
+
+    bad = [
+        test("a", "HEALTHY", 5),
+        test("a", "UNHEALTHY", 4),
+        test("a", "UNKNOWN", 3),
+        test("b", "HEALTHY", 2),
+    ]
+
+    def codes(records: list[dict[str, Any]], backups: tuple[str, ...]) -> list[str]:
+        return [reason.code for _health, reason in proof_findings(records, 86400, NOW, backups)]
+
+    assert codes(bad[:3], ()) == ["restore_failed"]
+    assert codes(bad, ("a", "b")) == ["restore_failed"]
+    assert codes(bad, ("b",)) == []
+    assert codes([*bad, test("a", "HEALTHY", 1)], ("a", "b")) == []
+
+
+def test_another_clusters_proof_is_none():
+    records = [{**record(1, 1.0), "system_identifier": name} for name in ("1", "2", None)]
+    assert of_system(records, {"2"}) == [records[1]]
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ from ansible_collections.diting.dr.plugins.module_utils.core.backup_judge import
     could_not_look,
     judge,
 )
-from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof import proof_findings
+from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof import of_system, proof_findings
 from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health, Judgement, Reason
 from ansible_collections.diting.dr.plugins.module_utils.hostio import restore_records
 from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_content import ContentReader, readable
@@ -173,8 +173,10 @@ def look(params: t.Mapping[str, t.Any]) -> Judgement:
     proofs: list[tuple[Health, Reason]] = []
     if params["maximum_proof_age_seconds"] is not None:
         try:
-            records = restore_records.read(Path(params["records_dir"]))
-            proofs = proof_findings(records, params["maximum_proof_age_seconds"], now)
+            systems = {backup.system_identifier for backup in found.catalog.backups}
+            records = of_system(restore_records.read(Path(params["records_dir"])), systems)
+            names = [backup.name for backup in found.catalog.backups]
+            proofs = proof_findings(records, params["maximum_proof_age_seconds"], now, names)
         except restore_records.RecordsError as error:
             proofs = [(Health.UNKNOWN, Reason("records_unreadable", str(error)))]
     limits = Limits(

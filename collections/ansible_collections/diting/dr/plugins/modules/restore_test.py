@@ -40,9 +40,10 @@ options:
     type: str
     default: main
   root:
-    description: Directory of the scratch instance, created and removed. Its file system needs room for the copy and 1 GiB.
+    description: Directory of the scratch instance, created and removed, in a directory that O(user) owns and that holds nothing else.
+      Its file system needs room for the copy and 2 GiB. Where systemd runs, nothing can be written outside of that directory.
     type: path
-    default: /var/lib/postgresql/restore-test
+    default: /var/lib/postgresql/restore-test/scratch
   pg_bin:
     description: Directory of PostgreSQL's programs, of the same major version as the backup.
     type: path
@@ -101,7 +102,7 @@ requirements:
 attributes:
   check_mode:
     support: full
-    details: Chooses backup and point, and restores nothing.
+    details: Chooses backup and point, and restores nothing; the verdict is UNKNOWN.
   diff_mode:
     support: none
   idempotent:
@@ -171,6 +172,7 @@ from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof impor
     choose,
     forecast,
     judge,
+    of_system,
 )
 from ansible_collections.diting.dr.plugins.module_utils.core.restore_words import lines, metrics
 from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health, Judgement, Reason
@@ -179,22 +181,40 @@ from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store imp
 from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_records import RecordsError
 from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_run import RunError, Runner
 
+if t.TYPE_CHECKING:
+    from ansible_collections.diting.dr.plugins.module_utils.core.backup_catalog import Backup, Catalog
+
 _AGAIN_SECONDS = 2.0
 _LIMITS = ("fetch_seconds", "stall_seconds", "replay_seconds", "check_seconds")
 
 
-def chosen(params: t.Mapping[str, t.Any], points: list[Point], turn: int) -> Choice | Reason:
-    """What to prove, once it is archived. Raises ArchiveError."""
+def chosen(
+    params: t.Mapping[str, t.Any], points: list[Point], records: list[dict[str, t.Any]]
+) -> tuple[Choice | Reason, Catalog, list[dict[str, t.Any]]]:
+    """What to prove, once it is archived, with the archive and the records of its cluster. Raises ArchiveError."""
     end = time.monotonic() + params["wait_seconds"]
     rng = random.SystemRandom()
     while True:
-        found = choose(look_from(params).catalog, points, turn, rng)
+        catalog = look_from(params).catalog
+        own = [dict(one) for one in of_system(records, (b.system_identifier for b in catalog.backups))]
+        found = choose(catalog, points, len(own), rng)
         if isinstance(found, Choice) or time.monotonic() > end:
-            return found
+            return found, catalog, own
         time.sleep(_AGAIN_SECONDS)
 
 
-def request_of(params: t.Mapping[str, t.Any], name: str, choice: Choice) -> dict[str, t.Any]:
+def size_of(catalog: Catalog, backup: Backup) -> int:
+    """Bytes that a restore of it takes at most: a delta comes upon its bases."""
+    known = {one.name: one for one in catalog.backups}
+    total, name, seen = 0, backup.name, set[str]()
+    while name in known and name not in seen:
+        seen.add(name)
+        total += known[name].uncompressed_size
+        name = known[name].delta_from or ""
+    return total
+
+
+def request_of(params: t.Mapping[str, t.Any], name: str, choice: Choice, size: int) -> dict[str, t.Any]:
     """For the program that restores."""
     backup, point = choice.backup, choice.point
     return {
@@ -203,7 +223,7 @@ def request_of(params: t.Mapping[str, t.Any], name: str, choice: Choice) -> dict
         "pg_bin": params["pg_bin"],
         "restore_command": params["restore_command"],
         "backup": backup.name,
-        "backup_bytes": backup.uncompressed_size,
+        "backup_bytes": size,
         "backup_start_lsn": backup.start_lsn,
         "point_lsn": point.lsn,
         "timeline": point.timeline,
@@ -226,6 +246,12 @@ def plan_of(choice: Choice) -> dict[str, t.Any]:
     }
 
 
+def limit_of(params: t.Mapping[str, t.Any], choice: Choice) -> float:
+    """All phases at their longest."""
+    checks = len(choice.point.tables) + 2
+    return float(params["fetch_seconds"] + 2 * params["replay_seconds"] + checks * params["check_seconds"])
+
+
 def unknown(code: str, words: str) -> Judgement:
     """Nothing was restored, and that says nothing of the backup."""
     return Judgement(Health.UNKNOWN, (Reason(code, words),), {})
@@ -238,21 +264,22 @@ def test(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     plan: dict[str, t.Any] | None = None
     facts: dict[str, t.Any] = {}
     expected: dict[str, t.Any] | None = None
+    system = None
     try:
         points = [Point.read(point) for point in params["points"]]
-        choice = chosen(params, points, len(records))
+        choice, catalog, records = chosen(params, points, records)
         if isinstance(choice, Reason):
             health = Health.UNHEALTHY if choice.code == "no_backup" else Health.UNKNOWN
             judgement = Judgement(health, (choice,), {})
         else:
             plan = plan_of(choice)
-            wal = choice.point.lsn - choice.backup.start_lsn
-            expected = forecast(records, choice.backup.uncompressed_size, wal).as_dict()
-            judgement = Judgement(Health.HEALTHY, (), {})
+            system = choice.backup.system_identifier
+            size, wal = size_of(catalog, choice.backup), choice.point.lsn - choice.backup.start_lsn
+            expected = forecast(records, size, wal).as_dict()
+            judgement = unknown("check_mode", "nothing was restored, since this is a check run")
             if not check_mode:
                 runner = Runner(tuple(params["program"]), params["user"], params["root"])
-                limit = params["fetch_seconds"] + 2 * params["replay_seconds"] + 3 * params["check_seconds"]
-                facts = runner.run(request_of(params, name, choice), limit)
+                facts = runner.run(request_of(params, name, choice, size), limit_of(params, choice))
                 judgement = judge(facts, choice.point, datetime.now(UTC))
     except ArchiveError as error:
         judgement = unknown("could_not_look", str(error))
@@ -264,6 +291,7 @@ def test(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
         "schema": 1,
         "id": name,
         "cluster": params["cluster"],
+        "system_identifier": system,
         "ended": time.time(),
         **judgement.as_dict(),
         "expected": expected,
@@ -308,7 +336,7 @@ def main() -> t.NoReturn:
             "points": {"type": "list", "elements": "dict", "required": True},
             "wait_seconds": {"type": "float", "default": 90},
             "cluster": {"type": "str", "default": "main"},
-            "root": {"type": "path", "default": "/var/lib/postgresql/restore-test"},
+            "root": {"type": "path", "default": "/var/lib/postgresql/restore-test/scratch"},
             "pg_bin": {"type": "path", "default": "/usr/lib/postgresql/15/bin"},
             "restore_command": {"type": "str", "default": "/usr/local/bin/diting-wal-restore %f %p"},
             "program": {"type": "list", "elements": "str", "default": ["/usr/local/bin/diting-wal"]},

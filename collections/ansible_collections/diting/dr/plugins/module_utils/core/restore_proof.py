@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .restore_sql import SENTINEL
 from .verdict import Health, Judgement, Reason, worst
 from .wal_names import lsn_text, parse_lsn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from random import Random
 
     from .backup_catalog import Backup, Catalog
@@ -25,7 +26,18 @@ TARGETS = ("name", "lsn", "time")
 PHASES = ("space", "fetch", "replay", "compare", "promote", "amcheck", "stop", "checksums")
 """In this order; ``teardown`` comes last whatever happened."""
 OPTIONAL = frozenset({"amcheck", "checksums"})
-NOT_THE_BACKUP = frozenset({"no_space", "program_missing", "store_silent", "late", "interrupted"})
+NOT_THE_BACKUP = frozenset(
+    {
+        "no_space",
+        "program_missing",
+        "program_failed",
+        "host_failed",
+        "tablespaces",
+        "store_silent",
+        "late",
+        "interrupted",
+    }
+)
 """Reasons that lie with the store, this host or its operator."""
 _CLOCK_SECONDS = 5.0
 """A record's clock and the judge's may differ by so much."""
@@ -75,9 +87,14 @@ class Point:
         try:
             tables = tuple(Digest.read(one) for one in plain["tables"])
             when = _moment(str(plain["time"]))
-            return cls(str(plain["name"]), int(plain["timeline"]), parse_lsn(str(plain["lsn"])), when, tables)
+            found = cls(
+                str(plain["name"]), int(plain["timeline"]), parse_lsn(str(plain["lsn"])), when, tables
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise PointError(f"point {plain.get('name', '(no name)')}: {error!r}") from error
+        if not tables:
+            raise PointError(f"point {found.name}: no table was recorded with it")
+        return found
 
     def target(self, kind: str) -> str:
         """The point in the words of ``recovery_target_<kind>``."""
@@ -142,20 +159,32 @@ def judge(facts: Mapping[str, Any], point: Point, now: datetime) -> Judgement:
     """What the facts of a restore prove. Facts that are not there prove nothing."""
     findings: list[tuple[Health, Reason]] = []
     phases = {str(phase.get("name")): phase for phase in facts.get("phases", ())}
+    failed = [
+        name for name in PHASES if name in phases and phases[name].get("status") not in ("ok", "skipped")
+    ]
     for name in PHASES:
         phase = phases.get(name)
         if phase is None:
-            if not findings:
+            # What did not follow upon a failure is not blamed, and nothing else excuses it.
+            if not failed:
                 words = f"the restore ended before its phase {name}, and nothing says why"
                 findings.append((Health.UNKNOWN, Reason("not_to_the_end", words, None, name)))
             break
         if phase.get("status") == "skipped" and name in OPTIONAL:
             findings.append((Health.DEGRADED, Reason(f"{name}_skipped", f"{name}: {phase.get('words', '')}")))
-        elif phase.get("status") != "ok":
+        elif "status" not in phase:
+            words = f"the restore was ended in its phase {name}, from outside"
+            findings.append((Health.UNKNOWN, Reason("not_to_the_end", words, None, name)))
+        elif phase["status"] != "ok":
             findings.append(_broken(name, phase))
-    compared = "compare" in phases and phases["compare"].get("status") == "ok"
-    if compared:
-        findings += _tables(facts, point)
+    if not failed and set(PHASES) <= set(phases) and not facts.get("complete"):
+        words = "the restore did not say that it came to its end"
+        findings.append((Health.UNKNOWN, Reason("not_to_the_end", words, None, "complete")))
+    if "compare" in phases:
+        findings += _tables(facts, point, missing=phases["compare"].get("status") == "ok")
+        if {table.table for table in point.tables} <= {SENTINEL}:
+            words = "no table of anybody's was recorded with the point: only that rows come back was proven, not whose"
+            findings.append((Health.DEGRADED, Reason("only_sentinel_compared", words, 0, 1)))
     if not facts.get("torn_down"):
         words = f"the scratch instance was not taken away: {facts.get('torn_down_words') or 'nobody said so'}"
         findings.append((Health.DEGRADED, Reason("scratch_left", words, facts.get("root"))))
@@ -173,7 +202,7 @@ def _broken(name: str, phase: Mapping[str, Any]) -> tuple[Health, Reason]:
     )
 
 
-def _tables(facts: Mapping[str, Any], point: Point) -> list[tuple[Health, Reason]]:
+def _tables(facts: Mapping[str, Any], point: Point, *, missing: bool) -> list[tuple[Health, Reason]]:
     """Each table that does not hold what was recorded, and each that nobody looked at."""
     try:
         found = {one.name: one for one in map(Digest.read, facts.get("tables", ()))}
@@ -183,6 +212,8 @@ def _tables(facts: Mapping[str, Any], point: Point) -> list[tuple[Health, Reason
     for wanted in point.tables:
         have = found.get(wanted.name)
         if have is None:
+            if not missing:
+                continue  # why it was not is told already
             words = f"{wanted.name} was recorded and not looked at"
             findings.append((Health.UNKNOWN, Reason("table_not_compared", words, None, wanted.rows)))
         elif have.rows != wanted.rows:
@@ -227,10 +258,20 @@ def proven(record: Mapping[str, Any]) -> bool:
     return record.get("verdict") in (Health.HEALTHY.value, Health.DEGRADED.value)
 
 
+def of_system(records: Sequence[Mapping[str, Any]], systems: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The records of these clusters, by their system identifiers: another cluster's proof proves nothing of this one."""
+    known = set(systems)
+    return [record for record in records if record.get("system_identifier") in known]
+
+
 def proof_findings(
-    records: Sequence[Mapping[str, Any]], max_age_seconds: float, now: datetime
+    records: Sequence[Mapping[str, Any]], max_age_seconds: float, now: datetime, backups: Iterable[str] = ()
 ) -> list[tuple[Health, Reason]]:
-    """What the records of restore tests, oldest first, say against an archive: no proof, an old one, or a test since that failed."""
+    """What the records of restore tests, oldest first, say against an archive: no proof, an old one, or a test that failed.
+
+    A test that could not look says nothing, and takes nothing back. ``backups`` are the names that the archive has: the last word
+    on each of them counts, whatever was found of others since.
+    """
     findings: list[tuple[Health, Reason]] = []
     proofs = [record for record in records if proven(record)]
     if not proofs:
@@ -244,10 +285,14 @@ def proof_findings(
         elif age < -_CLOCK_SECONDS:
             words = f"the last proven restore ended {-age:.0f} s in the future by this clock"
             findings.append((Health.UNKNOWN, Reason("clock_differs", words, age, 0)))
-    if records and records[-1].get("verdict") == Health.UNHEALTHY.value:
-        said = "; ".join(str(reason.get("message")) for reason in records[-1].get("reasons", ())[:3])
-        words = f"the last restore test ({records[-1].get('id')}) found that it cannot be restored: {said}"
-        findings.append((Health.UNHEALTHY, Reason("restore_failed", words, records[-1].get("id"), None)))
+    telling = [record for record in records if record.get("verdict") != Health.UNKNOWN.value]
+    last = {str((record.get("evidence") or {}).get("backup")): record for record in telling}
+    wanted = {*backups, str((telling[-1].get("evidence") or {}).get("backup"))} if telling else set()
+    for name in sorted(wanted & set(last)):
+        if last[name].get("verdict") == Health.UNHEALTHY.value:
+            said = "; ".join(str(reason.get("message")) for reason in last[name].get("reasons", ())[:3])
+            words = f"the last restore test of {name} ({last[name].get('id')}) found that it cannot be restored: {said}"
+            findings.append((Health.UNHEALTHY, Reason("restore_failed", words, last[name].get("id"), None)))
     return findings
 
 

@@ -14,6 +14,7 @@ SETTINGS = (
     "SET extra_float_digits TO 1",
     "SET bytea_output TO 'hex'",
     "SET xmloption TO 'content'",
+    "SET lc_monetary TO 'C'",
     # Names in the text of a regclass are then always whole.
     "SET search_path TO pg_catalog",
 )

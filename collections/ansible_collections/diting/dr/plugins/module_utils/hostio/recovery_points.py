@@ -46,6 +46,10 @@ SELECT DISTINCT a.backend_type, l.pid, l.mode, l.relation::regclass::text
  ORDER BY 2 LIMIT 5"""
 _UNDEFINED_TABLE = "42P01"
 _LOCK_NOT_AVAILABLE = "55P03"
+_QUERY_CANCELED = "57014"
+_HELD_MILLISECONDS = 2000
+_WAIT_MILLISECONDS = 30000
+"""Longest that one of the small statements around the point may take."""
 
 
 class PointsError(Exception):
@@ -124,7 +128,7 @@ def record(login: Login, wish: Wish) -> dict[str, Any]:
     A row is written first whose time is known, and its table is always among those that are recorded.
     """
     sentinel = (login.database, SENTINEL)
-    wish = replace(wish, tables=tuple(dict.fromkeys((*wish.tables, sentinel))))
+    wish = replace(wish, tables=tuple(dict.fromkeys((sentinel, *wish.tables))))
     for _database, table in wish.tables:
         try:
             quoted(table)
@@ -134,8 +138,13 @@ def record(login: Login, wish: Wish) -> dict[str, Any]:
     driver = _driver()
     try:
         with _session(login) as ask:
-            for statement in _TABLES:
-                ask(statement)
+            # The point is nobody's data: a standby that does not answer must not make this wait for ever.
+            ask("SET synchronous_commit TO local")
+            ask(f"SET statement_timeout TO {_WAIT_MILLISECONDS}")
+            # Only where it has to be: statements like these have event triggers fire.
+            if not ask("SELECT to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.point",))[0][0]:
+                for statement in _TABLES:
+                    ask(statement)
             ask(_FORGET, (wish.keep_days * 86400,))
             ask(f"INSERT INTO {SENTINEL} DEFAULT VALUES")
             found = _hold(login, ask, wish, held)
@@ -157,44 +166,62 @@ def _hold(login: Login, ask: Any, wish: Wish, held: _Held) -> tuple[int, str, An
     """Timeline, LSN and time of the restore point, and for how long writers were held up."""
     # Everything that takes time comes before the locks.
     for database in dict.fromkeys(database for database, _table in wish.tables):
-        held.holders[database] = login.connect(database)
+        holder = held.holders[database] = login.connect(database)
+        # Should this process stand still, the server lets the writers go.
+        _ask(holder, f"SET idle_in_transaction_session_timeout TO {_HELD_MILLISECONDS}")
         reader = held.readers[database] = login.connect(database)
         _ask(reader, f"SET statement_timeout TO {int(wish.query_seconds * 1000)}")
+        _ask(reader, "SET idle_in_transaction_session_timeout TO 0")
         for statement in SETTINGS:
             _ask(reader, statement)
+    if any(row[0] == wish.name for row in ask(f"SELECT name FROM {SCHEMA}.point")):  # noqa: S608 - a constant of ours
+        raise PointsError(f"there is a point {wish.name} already; recovery would stop at the first of two")
     for number in range(1, wish.lock_tries + 1):
-        begun = time.monotonic()
-        try:
-            _lock(wish, held)
-            found = ask(_MARK, (wish.name,))[0]
-            for reader in held.readers.values():
-                _ask(reader, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                _ask(reader, "SELECT 1")  # the snapshot is taken by the first query
-        except _driver().Error as error:
-            if _state(error) == _UNDEFINED_TABLE:
-                raise PointsError(f"{_words(error)}; wanted tables that exist, as schema.table") from error
-            if _state(error) != _LOCK_NOT_AVAILABLE:
-                raise
-            if number == wish.lock_tries:
-                raise PointsError(
-                    f"no lock on the named tables within {wish.lock_seconds:g} s, {number} times; in the way:"
-                    f" {_in_the_way(wish, held) or 'nobody any more'}. Wait for it, end it, name fewer tables, or raise"
-                    " lock_seconds, for which writers then wait (autovacuum gives way after deadlock_timeout, 1 s)"
-                ) from error
-        else:
-            return (*found, round(time.monotonic() - begun, 4))
-        finally:
-            for holder in held.holders.values():
-                with contextlib.suppress(_driver().Error):
-                    _ask(holder, "ROLLBACK")
-        time.sleep(wish.pause_seconds)
-    raise AssertionError  # the last try returns or raises
+        found = _try(ask, wish, held)
+        if found is not None:
+            return found
+        if number < wish.lock_tries:
+            time.sleep(wish.pause_seconds)
+    raise PointsError(
+        f"no lock on the named tables within {wish.lock_seconds:g} s, {wish.lock_tries} times; in the way:"
+        f" {_in_the_way(wish, held) or 'nobody any more'}. Wait for it, end it, name fewer tables, or raise"
+        " lock_seconds, for which writers then wait (autovacuum gives way after deadlock_timeout, 1 s)"
+    )
 
 
-def _lock(wish: Wish, held: _Held) -> None:
+def _try(ask: Any, wish: Wish, held: _Held) -> tuple[int, str, Any, float] | None:
+    """One try; None when the locks were not had in time."""
+    driver = _driver()
+    begun = time.monotonic()
+    try:
+        _lock(wish, held, begun)
+        found = ask(_MARK, (wish.name,))[0]
+        for reader in held.readers.values():
+            _ask(reader, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            _ask(reader, "SELECT 1")  # the snapshot is taken by the first query
+    except driver.Error as error:
+        if _state(error) == _UNDEFINED_TABLE:
+            raise PointsError(f"{_words(error)}; wanted tables that exist, as schema.table") from error
+        if _state(error) not in (_LOCK_NOT_AVAILABLE, _QUERY_CANCELED):
+            raise
+        for holder in held.holders.values():
+            _ask(holder, "ROLLBACK")
+        return None
+    try:
+        for holder in held.holders.values():
+            _ask(holder, "ROLLBACK")
+    except driver.Error as error:
+        # Its lock went with it, nobody knows when: what was recorded need not be what the snapshot shows.
+        raise PointsError(f"a lock was lost before the snapshot was taken: {_words(error)}") from error
+    return (*found, round(time.monotonic() - begun, 4))
+
+
+def _lock(wish: Wish, held: _Held, begun: float) -> None:
+    """Lock every table, all within the one limit: writers wait for as long as the first of the locks is held."""
     for database, holder in held.holders.items():
+        left = max(int((begun + wish.lock_seconds - time.monotonic()) * 1000), 1)
         _ask(holder, "BEGIN")
-        _ask(holder, f"SET LOCAL lock_timeout TO {max(int(wish.lock_seconds * 1000), 1)}")
+        _ask(holder, f"SET LOCAL statement_timeout TO {left}")
         names = ", ".join(quoted(table) for one, table in wish.tables if one == database)
         _ask(holder, f"LOCK TABLE {names} IN SHARE MODE")
 

@@ -135,11 +135,13 @@ def _prove(options: argparse.Namespace) -> int:
 
     try:
         _become(options.user)
+        settings = config.load(options.config)
         if options.action == "scratch-clean":
-            prove.clean(options.root)
+            # Another test's, if one is under way.
+            with _lock(settings.state_dir, "prove.lock"):
+                prove.clean(options.root)
             return EXIT_WELL
         request = prove.read_request(options.request)
-        settings = config.load(options.config)
         with _lock(settings.state_dir, "prove.lock"):
             return prove.run(settings, request, options.result)
     except (UnknownError, config.ConfigError, prove.RequestError, OSError) as error:

@@ -18,14 +18,15 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from . import child, config, store
+from .progress import Progress
 from .scratch import Scratch, ScratchError, remove
 
 _ASK_SECONDS = 10.0
 _KINDS = ("name", "lsn", "time")
 _SPARE = 1.1
-"""So much more than the copy itself: WAL that is fetched beside it, and the checks."""
-_WAL_BYTES = 2**30
-_STEP_BYTES = 64 * 2**10
+"""The copy may be so much larger than what the backup says."""
+_WAL_BYTES = 2 * 2**30
+"""For WAL that is fetched beside it (max_wal_size of the scratch server is half of this), and the checks."""
 _REQUEST = {
     "id": str,
     "root": str,
@@ -156,18 +157,19 @@ class _Proof:
                 phase.update(step())
             if phase["status"] == "failed" and name not in ("compare", "amcheck"):
                 return False
+        self._facts["complete"] = True
         return all(phase["status"] != "failed" for phase in self._facts["phases"])
 
     @contextlib.contextmanager
     def _phase(self, name: str) -> Iterator[dict[str, Any]]:
-        phase: dict[str, Any] = {"name": name, "status": "failed"}
+        phase: dict[str, Any] = {"name": name}
         self._facts["phases"].append(phase)
         self._facts["phase"] = name
-        self._save()
         begun = time.monotonic()
         try:
-            phase["status"] = "ok"
+            self._save()
             yield phase
+            phase.setdefault("status", "ok")
         except _Stopped:
             phase.update(status="failed", code="interrupted", words="a signal asked it to stop")
             raise
@@ -175,9 +177,17 @@ class _Proof:
             phase.update(status="failed", code=error.code, words=str(error))
         except store.StoreError as error:
             phase.update(status="failed", code="store_silent", words=str(error))
-        except (OSError, config.ConfigError, ValueError) as error:
-            phase.update(status="failed", words=f"{type(error).__name__}: {error}")
+        except OSError as error:
+            phase.update(status="failed", code="host_failed", words=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, this phase did not end well
+            phase.update(status="failed", code="program_failed", words=f"{type(error).__name__}: {error}")
         finally:
+            phase.setdefault("status", "failed")
+            if (
+                phase["status"] == "failed"
+                and "no space left on device" in str(phase.get("words", "")).lower()
+            ):
+                phase["code"] = "no_space"
             phase["seconds"] = round(time.monotonic() - begun, 3)
             self._save()
 
@@ -194,12 +204,14 @@ class _Proof:
 
     def _fetch(self) -> dict[str, Any]:
         argv = [self._settings.walg, "--config", self._settings.walg_config, "backup-fetch"]
-        argv += [*self._where(), self._scratch.data, self._request["backup"]]
+        argv += [self._scratch.data, self._request["backup"]]
+        self._refuse_tablespaces()
         begun = time.monotonic()
-        watch = _Progress(self._request["stall_seconds"])
+        watch = Progress(self._request["stall_seconds"])
 
         def work() -> int:
-            os.execve(argv[0], argv, child.clean_environment())  # noqa: S606 - no shell is wanted
+            # It keeps a note in its home.
+            os.execve(argv[0], argv, child.clean_environment(HOME=self._request["root"]))  # noqa: S606 - no shell is wanted
 
         def late() -> str | None:
             if time.monotonic() - begun > self._request["fetch_seconds"]:
@@ -233,33 +245,35 @@ class _Proof:
 
     def _all_there(self) -> None:
         """Whether every file of the backup came: v0.2.19 does not miss a part that is not in the store. Raises ScratchError."""
-        files = self._sentinel().get("Files")
-        if not files:
-            # Where v3 keeps the list. Neither has it when it was told to leave it out.
-            where = store.open_store(self._walg)
-            name = f"{store.BACKUP_FOLDER}/{self._request['backup']}/files_metadata.json"
-            files = json.loads(where.read(name, _ASK_SECONDS)).get("Files") or {}
-        names = [*files, "/PG_VERSION", "/global/pg_control"]
+        names = [*self._files(), "/PG_VERSION", "/global/pg_control", "/backup_label"]
         missing = [name for name in names if not os.path.lexists(self._scratch.data + name)]
         if missing:
             words = f"WAL-G ended well, and {len(missing)} of {len(names)} files did not come, such as {missing[0]}"
             raise ScratchError("fetch_failed", words)
+        if os.listdir(os.path.join(self._scratch.data, "pg_tblspc")):
+            raise ScratchError("tablespaces", "the copy has tablespaces, whose paths are production's own")
 
-    def _where(self) -> list[str]:
-        """Where tablespaces go: below the scratch directory, never to the place that they have in production."""
-        spec = self._sentinel().get("Spec") or {}
-        spaces = [str(number) for number in spec.get("tablespaces") or ()]
-        if not spaces:
-            return []
-        spec["base_prefix"] = self._scratch.data
-        for number in spaces:
-            place = os.path.join(self._request["root"], f"tablespace-{number}")
-            os.makedirs(place, mode=0o700)
-            spec[number] = {**spec[number], "loc": place}
-        path = os.path.join(self._request["root"], "restore-spec.json")
-        with open(path, "w", encoding="utf-8") as handle:
-            json.dump(spec, handle)
-        return ["--restore-spec", path]
+    def _files(self) -> list[str]:
+        """The files that WAL-G says it has backed up: v0.2.19 in the sentinel, v3 beside it, neither when it was told not to."""
+        files = self._sentinel().get("Files")
+        if not files:
+            where = store.open_store(self._walg)
+            name = f"{store.BACKUP_FOLDER}/{self._request['backup']}/files_metadata.json"
+            if name in where.names(name, 1, _ASK_SECONDS):
+                files = json.loads(where.read(name, _ASK_SECONDS)).get("Files")
+        return list(files or ())
+
+    def _refuse_tablespaces(self) -> None:
+        """Before anything is fetched: WAL-G puts them where they are in production, whatever it is told. Raises ScratchError.
+
+        Neither v0.2.19 nor v3.0.9 heeds ``--restore-spec``, and PostgreSQL follows tablespace_map anyway.
+        """
+        spaces = (self._sentinel().get("Spec") or {}).get("tablespaces")
+        if spaces:
+            words = (
+                f"the backup has {len(spaces)} tablespaces, which would be restored to production's own paths"
+            )
+            raise ScratchError("tablespaces", f"{words}; prove it on a host of its own by hand")
 
     def _replay(self) -> dict[str, Any]:
         request = self._request
@@ -276,10 +290,19 @@ class _Proof:
         return {"words": words, "replayed_lsn": lsn, "wal_bytes": wal}
 
     def _compare(self) -> dict[str, Any]:
-        seconds = self._request["check_seconds"]
+        """Every table, also after one that could not be read: what is known to be damaged is told."""
+        problem: ScratchError | None = None
         for table in self._request["tables"]:
-            rows, digest = self._scratch.digest(table["database"], table["table"], seconds)
-            self._facts["tables"].append({**table, "rows": rows, "digest": digest})
+            try:
+                rows, digest = self._scratch.digest(
+                    table["database"], table["table"], self._request["check_seconds"]
+                )
+            except ScratchError as error:
+                problem = problem or error
+            else:
+                self._facts["tables"].append({**table, "rows": rows, "digest": digest})
+        if problem is not None:
+            raise problem
         return {"words": f"{len(self._request['tables'])} tables"}
 
     def _promote(self) -> dict[str, Any]:
@@ -324,40 +347,6 @@ class _Proof:
         with open(part, "w", encoding="utf-8") as handle:
             json.dump(self._facts, handle, sort_keys=True)
         os.replace(part, self._result)
-
-
-class _Progress:
-    """Whether a process still gets and writes anything, by the kernel's count of what it read and wrote."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._pid = 0
-        self._bytes = 0
-        self._moved = self._looked = time.monotonic()
-
-    def begin(self, pid: int) -> None:
-        """The process that is watched."""
-        self._pid = pid
-        self._moved = time.monotonic()
-
-    def stalled(self) -> str | None:
-        """Why it is stopped: nothing came for too long."""
-        now = time.monotonic()
-        if now - self._looked < min(1.0, self._seconds / 4):
-            return None
-        self._looked = now
-        try:
-            with open(f"/proc/{self._pid}/io", encoding="ascii") as handle:
-                counts = dict(line.split(": ") for line in handle.read().splitlines())
-            done = int(counts["rchar"]) + int(counts["write_bytes"])
-        except (OSError, ValueError, KeyError):
-            return None  # it has just ended
-        # A program that only tries again and again reads and writes a little, too.
-        if done - self._bytes >= _STEP_BYTES:
-            self._bytes, self._moved = done, now
-        if now - self._moved > self._seconds:
-            return f"the store gave nothing for {self._seconds:g} s"
-        return None
 
 
 def _used(directory: str) -> int:

@@ -22,11 +22,11 @@ PORT = 5432
 """Of the socket's name only: nothing listens on it."""
 MARK = "diting-scratch"
 _FROM_CONTROL = {
-    "max_connections setting": "max_connections",
-    "max_worker_processes setting": "max_worker_processes",
-    "max_wal_senders setting": "max_wal_senders",
-    "max_prepared_xacts setting": "max_prepared_transactions",
-    "max_locks_per_xact setting": "max_locks_per_transaction",
+    "max_connections setting": ("max_connections", 1000),
+    "max_worker_processes setting": ("max_worker_processes", 64),
+    "max_wal_senders setting": ("max_wal_senders", 64),
+    "max_prepared_xacts setting": ("max_prepared_transactions", 200),
+    "max_locks_per_xact setting": ("max_locks_per_transaction", 256),
 }
 """What a standby must have at least as much of as its source had."""
 _OPTIONS = " ".join(
@@ -36,12 +36,20 @@ _OPTIONS = " ".join(
         "lock_timeout=0",
         "idle_in_transaction_session_timeout=0",
         "default_transaction_read_only=off",
+        # Triggers of the source, on events too: theirs is to write elsewhere, or to forbid what is done here.
+        "session_replication_role=replica",
         "session_preload_libraries=",
     )
 )
 """Instead of what the source's roles and databases are set to, which came with the copy."""
+_EVENT_TRIGGERS_OFF = 17
+"""From this version on all of them can be switched off."""
 _STOP_SECONDS = 30.0
+_REMOVE_TRIES, _REMOVE_PAUSE_SECONDS = 10, 0.5
 _TAIL_CHARACTERS = 1500
+_CONSISTENT = "consistent recovery state reached"
+_COULD_NOT_LOOK = "could not look"
+"""Of diting-wal-restore, when the store did not answer: that says nothing of the backup."""
 _REACHED = re.compile(r"recovery stopping (?:at|before|after) .*")
 
 
@@ -91,6 +99,7 @@ class Scratch:
         # Slots of the source, more perhaps than this server would take.
         for slot in os.scandir(os.path.join(self.data, "pg_replslot")):
             shutil.rmtree(slot.path)
+        version = int(self._read(os.path.join(self.data, "PG_VERSION")))
         settings = {
             **self._needed(),
             "listen_addresses": "",
@@ -104,7 +113,9 @@ class Scratch:
             "hot_standby": "on",
             "ssl": "off",
             "shared_buffers": "128MB",
-            "max_wal_size": "4GB",
+            "max_wal_size": "1GB",
+            # So many origins of replication may have come with the copy.
+            "max_replication_slots": "100",
             "logging_collector": "off",
             "log_destination": "stderr",
             "log_line_prefix": "%m [%p] ",
@@ -124,6 +135,7 @@ class Scratch:
             "full_page_writes": "off",
             "autovacuum": "off",
             "restore_command": self._restore_command,
+            **({"event_triggers": "off"} if version >= _EVENT_TRIGGERS_OFF else {}),
             f"recovery_target_{kind}": target,
             # The LSN is where the point ends: with what begins there, recovery would go one record too far.
             "recovery_target_inclusive": "off" if kind == "lsn" else "on",
@@ -140,7 +152,10 @@ class Scratch:
         missing = [name for name in _FROM_CONTROL if name not in found]
         if missing:
             raise ScratchError("start_failed", f"pg_controldata of the copy says nothing of {missing[0]}")
-        return {setting: found[name] for name, setting in _FROM_CONTROL.items()}
+        # More, where somebody raises them on the source: recovery would stop there and wait for a restart.
+        return {
+            setting: str(max(int(found[name]), least)) for name, (setting, least) in _FROM_CONTROL.items()
+        }
 
     def control(self) -> dict[str, str]:
         """What pg_controldata prints. Raises ScratchError."""
@@ -173,23 +188,28 @@ class Scratch:
         Consistent is not enough: a server that says it is ready for connections may be anywhere before the target.
         """
         end = time.monotonic() + seconds
+        query = "SELECT pg_is_in_recovery() || '|' || pg_get_wal_replay_pause_state() || '|' || pg_last_wal_replay_lsn()"
         while True:
             self._must_run("replay_failed")
+            answer = ""
             with contextlib.suppress(ScratchError):
-                state, lsn = self.sql(
-                    "postgres",
-                    "SELECT pg_get_wal_replay_pause_state() || '|' || pg_last_wal_replay_lsn()",
-                    10,
-                ).split("|")
-                if state == "paused":
-                    break
+                answer = self.sql("postgres", query, 10)
+            recovering, _bar, rest = answer.partition("|")
+            state, _bar, lsn = rest.partition("|")
+            if recovering == "false":
+                raise ScratchError(
+                    "target_missed", f"it is a primary, and was to pause at its target: {self.tail()}"
+                )
+            if state == "paused":
+                break
             if time.monotonic() > end:
                 raise ScratchError(
                     "replay_late", f"the target was not reached within {seconds:g} s: {self.tail()}"
                 )
             time.sleep(0.2)
-        words = _REACHED.findall(self._logged())
-        if not words or not lsn_wanted(lsn):
+        logged = self._logged()
+        words = _REACHED.findall(logged)
+        if not words or not lsn_wanted(lsn) or _CONSISTENT not in logged:
             said = words[-1] if words else "nothing of a target"
             raise ScratchError("target_missed", f"recovery paused at {lsn}, and its log says: {said}")
         return words[-1], lsn
@@ -225,8 +245,7 @@ class Scratch:
                 env=child.clean_environment(PGCONNECT_TIMEOUT="5", PGOPTIONS=_OPTIONS),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                capture_output=True,
                 timeout=seconds,
                 check=False,
                 preexec_fn=child.die_with_parent,
@@ -267,6 +286,16 @@ class Scratch:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+        # The last of its processes may still write a file or two.
+        for _time in range(_REMOVE_TRIES):
+            try:
+                remove(self.root)
+            except FileExistsError:
+                raise
+            except OSError:
+                time.sleep(_REMOVE_PAUSE_SECONDS)
+            else:
+                return
         remove(self.root)
 
     def tail(self) -> str:
@@ -280,7 +309,14 @@ class Scratch:
 
     def _must_run(self, code: str) -> None:
         if self._server is None or self._server.poll() is not None:
-            raise ScratchError(code, f"the scratch server is gone: {self.tail()}")
+            tail = self.tail()
+            raise ScratchError(
+                "store_silent" if _COULD_NOT_LOOK in tail else code, f"the scratch server is gone: {tail}"
+            )
+
+    def _read(self, path: str) -> str:
+        with open(path, encoding="ascii") as handle:
+            return handle.read()
 
     def _write(self, path: str, text: str) -> None:
         with open(path, "w", encoding="utf-8") as handle:
