@@ -87,6 +87,9 @@ attributes:
     support: full
   diff_mode:
     support: none
+  idempotent:
+    support: none
+    details: Each call records one more point.
 """
 
 EXAMPLES = r"""
