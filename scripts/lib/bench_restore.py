@@ -24,6 +24,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.config import Config
 from spread import spread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "tests"))
@@ -229,6 +230,8 @@ def _plain(target: Path, store: S3Server, backup: str) -> float:
         aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
         region_name="us-east-1",
+        # Without it a URL is signed as S3 was long ago, which the server does not know.
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )
     names = [
         name for name in store.objects("basebackups_005") if name.startswith(f"{backup}/tar_partitions/")
