@@ -264,6 +264,10 @@ def of_system(records: Sequence[Mapping[str, Any]], systems: Iterable[str]) -> l
     return [record for record in records if record.get("system_identifier") in known]
 
 
+def _backup_of(record: Mapping[str, Any]) -> str:
+    return str((record.get("evidence") or {}).get("backup") or "an archive without a backup")
+
+
 def proof_findings(
     records: Sequence[Mapping[str, Any]], max_age_seconds: float, now: datetime, backups: Iterable[str] = ()
 ) -> list[tuple[Health, Reason]]:
@@ -286,8 +290,8 @@ def proof_findings(
             words = f"the last proven restore ended {-age:.0f} s in the future by this clock"
             findings.append((Health.UNKNOWN, Reason("clock_differs", words, age, 0)))
     telling = [record for record in records if record.get("verdict") != Health.UNKNOWN.value]
-    last = {str((record.get("evidence") or {}).get("backup")): record for record in telling}
-    wanted = {*backups, str((telling[-1].get("evidence") or {}).get("backup"))} if telling else set()
+    last = {_backup_of(record): record for record in telling}
+    wanted = {*backups, _backup_of(telling[-1])} if telling else set()
     for name in sorted(wanted & set(last)):
         if last[name].get("verdict") == Health.UNHEALTHY.value:
             said = "; ".join(str(reason.get("message")) for reason in last[name].get("reasons", ())[:3])

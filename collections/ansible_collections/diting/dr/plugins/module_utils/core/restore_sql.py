@@ -37,6 +37,6 @@ def digest(table: str) -> str:
     lost writes do; it is no proof against somebody who makes rows up on purpose.
     """
     return (
-        "SELECT count(*)::text || ' ' || coalesce(sum(hashtextextended(diting_row::text, 0)::numeric), 0)::text"  # noqa: S608
+        "SELECT count(*)::text || ' ' || coalesce(sum(hashtextextended(diting_row::text, 0)::numeric), 0)::text"  # noqa: S608 - both names are quoted below
         f" FROM {quoted(table)} AS diting_row"
     )

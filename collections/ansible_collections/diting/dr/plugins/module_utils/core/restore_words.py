@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .restore_proof import forecast_errors, proven
@@ -138,8 +137,3 @@ def metrics(cluster: str, record: Mapping[str, Any], records: Sequence[Mapping[s
             else f'{name}{{cluster="{label}"{more}}} {value:.3f}'
         )
     return "\n".join(text) + "\n"
-
-
-def moment(seconds: float) -> str:
-    """A time of the record for people, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

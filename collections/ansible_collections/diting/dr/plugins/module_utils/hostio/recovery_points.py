@@ -31,8 +31,8 @@ _TABLES = (
       held_seconds float8 NOT NULL, tables jsonb NOT NULL)""",
 )
 _FORGET = f"DELETE FROM {SCHEMA}.point WHERE at < now() - make_interval(secs => %s)"  # noqa: S608 - constants of ours
-_KEEP = f"INSERT INTO {SCHEMA}.point VALUES (%s, %s, %s, %s, %s, %s)"  # noqa: S608
-_LIST = f"SELECT name, timeline, lsn::text, at, held_seconds, tables::text FROM {SCHEMA}.point ORDER BY at"  # noqa: S608
+_KEEP = f"INSERT INTO {SCHEMA}.point VALUES (%s, %s, %s, %s, %s, %s)"  # noqa: S608 - the same
+_LIST = f"SELECT name, timeline, lsn::text, at, held_seconds, tables::text FROM {SCHEMA}.point ORDER BY at"  # noqa: S608 - the same
 _MARK = """
 SELECT ('x' || left(pg_walfile_name(lsn), 8))::bit(32)::bigint, lsn::text, clock_timestamp()
   FROM (SELECT pg_create_restore_point(%s) AS lsn) point"""
