@@ -234,9 +234,11 @@ def lab() -> Tally:
     return pytest_stage("tests/lab", limit_seconds=1500)()
 
 
-LIMIT = '{"drill_rto_guarded_limit_seconds": {"host_off": {"default": {"haproxy": 10.0, "dsn": 10.0}}}}'
+LIMIT = '{"drill_rto_guarded_limit_seconds": {"host_off": {"default": {"haproxy": 60.0, "dsn": 60.0}}}}'
 DRILLS_SHORT = (("host_off", (LIMIT,)),)
-"""The main job, once: that it works. The bars are of many runs on a quiet machine; Patroni alone takes twice this limit."""
+"""The main job, once: that it works, on whatever machine. Its bars are of many runs on a quiet one. This is no bar at all:
+on two processors of which others take a third, every commit that outlasts a second while the fenced host boots on the same
+processors starts the RTO's clock again (36 s, of which 2 were silence)."""
 
 DRILLS_ALL = (
     ("host_off", ()),

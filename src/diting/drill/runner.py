@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 from ..core.faults import CATALOGUE, fault_named
 from ..core.verdict import EXIT_USAGE, Verdict
 from ..report import summary
-from ..report.text import guard as guard_words
 from . import compare
 from .converged import converging, inventory_hosts, is_converged, tree_hash
 from .progress import PlaybookRun, Progress, TerminatedError, run_playbook
+from .table import table
 
 PLAYBOOKS = {"l4": "playbooks/drill/l4_database_failure.yml"}
 """Level -> the playbook that drills it."""
@@ -140,53 +140,6 @@ def read_report(output: str) -> tuple[Path, dict[str, Any]] | None:
         return None
 
 
-def show(report: dict[str, Any], directory: Path) -> None:
-    """The verdict table: what a person reads first and, at 3 a.m., last."""
-
-    def seconds(value: Any) -> str:
-        return "not measured" if value is None else f"{value:.3f} s"
-
-    targets = report.get("targets") or {}
-    rows = [
-        ("fault", f"{report['level']} {report['fault']}"),
-        ("preset", str(report.get("preset") or "not measured")),
-        *(
-            [("guard", told)]
-            if (told := guard_words((report.get("preset_detail") or {}).get("guard")))
-            else []
-        ),
-        (
-            "RTO (client)",
-            f"{seconds(report['rto_client_seconds'])}  ± {seconds(report['resolution_seconds'])}",
-        ),
-        ("RTO (from the fault)", seconds(report["rto_fault_seconds"])),
-        ("acknowledged / lost", f"{report['acked']} / {report['lost']}"),
-        ("full redundancy after", seconds(report["full_redundancy_seconds"])),
-    ]
-    for path, figures in sorted((report.get("paths") or {}).items()):
-        rows.append(
-            (
-                f"  path {path}",
-                f"RTO {seconds(figures['rto_client_seconds'])}, lost {figures['lost']} of {figures['acked']}",
-            )
-        )
-    for name, target in sorted(targets.items()):
-        limit = target.get("limit") if isinstance(target, dict) else target
-        rows.append((f"  target {name}", f"<= {limit}"))
-    if against := report.get("compare"):
-        text = f"stock {seconds(against['stock'])}, configured {seconds(against['configured'])}"
-        ratio = "not measured" if against["ratio"] is None else f"{against['ratio']:g} times"
-        rows.append((f"compared, {against['path']}", f"{text}: {ratio}"))
-    width = max(len(name) for name, _ in rows)
-    rule = "─" * 72
-    print(f"\n{rule}\n  {report['verdict']}\n{rule}")
-    for name, text in rows:
-        print(f"  {name:<{width}}  {text}")
-    for reason in report.get("reasons") or []:
-        print(f"  ! {reason.get('code')}: {reason.get('message')}")
-    print(f"{rule}\n  evidence: {directory}/report.html\n", flush=True)
-
-
 ANSIBLE_INTERRUPTED = 99
 """Exit status of ``ansible-playbook`` after Ctrl-C."""
 
@@ -207,7 +160,7 @@ def abort(controller: Controller, reason: str) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     if found := read_report(run.output):
-        show(found[1], found[0])
+        print(table(found[1], found[0]), flush=True)
     if run.status != 0:
         controller.progress.say(
             "the drill could NOT be closed: run playbooks/drill/abort.yml, then operate/verify.yml"
@@ -240,7 +193,7 @@ def drill_once(controller: Controller, *variables: str) -> Outcome:
         abort(controller, "the playbook ended without closing the drill")
         return Outcome(Verdict.ABORTED)
     directory, report = found
-    show(report, directory)
+    print(table(report, directory), flush=True)
     verdict = Verdict(report["verdict"])
     if verdict is Verdict.PASS and run.status != 0:
         controller.progress.say("the report says PASS but the playbook failed afterwards: not a PASS")
