@@ -236,9 +236,8 @@ def lab() -> Tally:
 
 LIMIT = '{"drill_rto_guarded_limit_seconds": {"host_off": {"default": {"haproxy": 60.0, "dsn": 60.0}}}}'
 DRILLS_SHORT = (("host_off", (LIMIT,)),)
-"""The main job, once: that it works, on whatever machine. Its bars are of many runs on a quiet one. This is no bar at all:
-on two processors of which others take a third, every commit that outlasts a second while the fenced host boots on the same
-processors starts the RTO's clock again (36 s, of which 2 were silence)."""
+"""The main job, once, on whatever machine: a limit, not the bar. Where others take a third of two processors, commits that outlast
+a second while the fenced host boots start the RTO's clock again (36 s, of which 3 were silence)."""
 
 DRILLS_ALL = (
     ("host_off", ()),
