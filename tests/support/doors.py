@@ -24,7 +24,7 @@ READ_ONLY = {
 OWN_PAPERS = {"diting.dr.drill", "diting.dr.gate"}
 """They write the journal of the drill and of the gate, never a system that is being recovered."""
 
-READ_ONLY_NAME = re.compile(r"([a-z_0-9]+\.){2}[a-z_0-9]+_info|diting\.dr\.[a-z_]+_(info|check|verify)")
+READ_ONLY_NAME = re.compile(r"([a-z_0-9]+\.){2}[a-z_0-9]+_info|diting\.dr\.[a-z_]+_(info|check|verify|plan)")
 READ_ONLY_ENTRY_POINTS = {"verify", "preflight"}
 """Entry points of our roles that are read-only by contract, which ``verify_problems`` holds them to."""
 

@@ -116,6 +116,15 @@ class RestorePlace:
         own(path)
         return path
 
+    def newest_backup(self) -> dict[str, Any]:
+        """As a request names it."""
+        backup = look_at(self.settings, SEGMENT_BYTES).catalog.backups[-1]
+        return {
+            "backup": backup.name,
+            "backup_bytes": backup.uncompressed_size,
+            "backup_start_lsn": backup.start_lsn,
+        }
+
     def command(self, request: Path) -> list[str]:
         words = [BIN / "bin/diting-wal", "--config", self.host.wrapper_config, "prove"]
         return [str(word) for word in (*words, "--request", request, "--result", self.base / "result.json")]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OPERATE = "operate."
+RESTORE = "l4.restore"
+BESIDE = frozenset({"operate.restore_test", "operate.restore_copy"})
+"""Work beside a cluster that goes on: for hours perhaps, in which a primary that dies is to be fenced as ever."""
 SCENARIO = "l4.failover"
 ASK_AGAIN_SECONDS = 60.0
 """What the gate says changes with its files; and a breaker half opens with time alone."""
@@ -34,6 +37,11 @@ UNREADABLE = frozenset({"policy_unreadable", "state_unreadable", "pause_unreadab
 JUDGED_HERE = frozenset({"stopped", "paused"})
 FENCES_FRESH_SECONDS = 10.0
 """An election of etcd is over by then. A count of others' fences stays right for as long as the lock among guards is held."""
+
+
+def stops_members(scenario: str) -> bool:
+    """Whether planned work of this name may take members down, whose silence is then no failure."""
+    return scenario == RESTORE or (scenario.startswith(OPERATE) and scenario not in BESIDE)
 
 
 class ViewError(ValueError):
@@ -230,7 +238,7 @@ class GateReader:
                 left = {
                     (run.incident_id, *run.key): (run.due_at - files.now()).total_seconds()
                     for run in self._memory.runs
-                    if run.scenario.startswith(OPERATE)
+                    if stops_members(run.scenario)
                 }
                 known = {key: self._known.get(f"run {' '.join(key)}", now + left[key]) for key in left}
                 self._due = {key: self._due.get(key, until) for key, until in known.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Have ``diting-wal prove`` carry out one restore, in a unit of its own where systemd runs, and read what it found."""
+"""Have ``diting-wal`` carry out one restore, in a unit of its own where systemd runs, and read what it found."""
 
 from __future__ import annotations
 
@@ -16,10 +16,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-UNIT = "diting-restore-test.service"
 _MARGIN_SECONDS = 300
 """For stopping a server and removing files, beyond the limits of the phases."""
 _SYSTEMD = Path("/run/systemd/system")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What ``diting-wal`` is to do. One that is ``fleeting`` gives way to everything else, and what it leaves is taken away."""
+
+    action: str
+    unit: str
+    words: str
+    fleeting: bool
+
+
+PROOF = Work("prove", "diting-restore-test.service", "Restore test of diting.dr", fleeting=True)
+COPY = Work("rebuild", "diting-restore.service", "Restore of diting.dr: the copy", fleeting=False)
+PROMOTION = Work(
+    "rebuild-promote", "diting-restore.service", "Restore of diting.dr: its promotion", fleeting=False
+)
 
 
 class RunError(Exception):
@@ -33,6 +49,7 @@ class Runner:
     program: tuple[str, ...]
     user: str
     root: str
+    work: Work = PROOF
 
     def run(self, request: Mapping[str, Any], limit_seconds: float) -> dict[str, Any]:
         """What was found, phase by phase. Raises RunError."""
@@ -52,7 +69,7 @@ class Runner:
                 *self.program,
                 "--user",
                 self.user,
-                "prove",
+                self.work.action,
                 "--request",
                 str(path),
                 "--result",
@@ -86,14 +103,9 @@ class Runner:
             raise RunError(f"{argv[0]}: {error}") from error
 
     def _unit(self, limit: float, place: Path) -> list[str]:
-        """A unit that outlives our own connection, gives way to everything else, and cleans up even when it is killed."""
-        clean = " ".join([*self.program, "--user", self.user, "scratch-clean", self.root])
+        """A unit that outlives our own connection; one of a test gives way to everything else, and cleans up even when it is killed."""
         properties = {
-            "Description": "Restore test of diting.dr",
-            "Nice": "10",
-            "CPUWeight": "20",
-            "IOWeight": "20",
-            "OOMScoreAdjust": "500",
+            "Description": self.work.words,
             # The program ends its server itself; what is left of it is killed.
             "KillMode": "mixed",
             "TimeoutStopSec": "180",
@@ -103,9 +115,17 @@ class Runner:
             "ProtectHome": "yes",
             "PrivateTmp": "yes",
             "ReadWritePaths": f"{Path(self.root).parent} -/run/diting-wal {place}",
-            "ExecStopPost": clean,
         }
-        words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={UNIT}"]
+        if self.work.fleeting:
+            clean = " ".join([*self.program, "--user", self.user, "scratch-clean", self.root])
+            properties |= {
+                "Nice": "10",
+                "CPUWeight": "20",
+                "IOWeight": "20",
+                "OOMScoreAdjust": "500",
+                "ExecStopPost": clean,
+            }
+        words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={self.work.unit}"]
         return [*words, *(f"--property={name}={value}" for name, value in properties.items())]
 
     def _has_systemd(self) -> bool:

@@ -106,10 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     proof = actions.add_parser("prove", help="restore onto a scratch instance, look at it, take it away")
     proof.add_argument("--request", required=True, help="what to restore and where (JSON)")
     proof.add_argument("--result", required=True, help="file for what was found (JSON)")
+    for name, words in (
+        ("rebuild", "recover a copy of the cluster to a moment, beside it, and keep it"),
+        ("rebuild-promote", "promote that copy, once the cluster has stopped"),
+    ):
+        copy = actions.add_parser(name, help=words)
+        copy.add_argument("--request", required=True, help="what to restore and where (JSON)")
+        copy.add_argument("--result", required=True, help="file for what was found (JSON)")
     tidy = actions.add_parser("scratch-clean", help="take away what a restore that was killed has left")
     tidy.add_argument("root", help="directory of the scratch instance")
     options = parser.parse_args(arguments)
-    if options.action in ("prove", "scratch-clean"):
+    if options.action in ("prove", "scratch-clean", "rebuild", "rebuild-promote"):
         return _prove(options)
     try:
         _become(options.user)
@@ -131,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prove(options: argparse.Namespace) -> int:
-    from . import prove
+    from . import prove, rebuild
 
     try:
         _become(options.user)
@@ -141,9 +148,13 @@ def _prove(options: argparse.Namespace) -> int:
             with _lock(settings.state_dir, "prove.lock"):
                 prove.clean(options.root)
             return EXIT_WELL
-        request = prove.read_request(options.request)
+        if options.action == "prove":
+            request, work = prove.read_request(options.request), prove.run
+        else:
+            request = prove.read_request(options.request, rebuild.REQUEST, rebuild.KINDS)
+            work = rebuild.prepare if options.action == "rebuild" else rebuild.promote
         with _lock(settings.state_dir, "prove.lock"):
-            return prove.run(settings, request, options.result)
+            return work(settings, request, options.result)
     except (UnknownError, config.ConfigError, prove.RequestError, OSError) as error:
         print(f"{PROGRAM} {options.action}: {error}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, prove.RequestError) else EXIT_UNKNOWN

@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -27,7 +27,7 @@ _SPARE = 1.1
 """The copy may be so much larger than what the backup says."""
 _WAL_BYTES = 2 * 2**30
 """For WAL that is fetched beside it (max_wal_size of the scratch server is half of this), and the checks."""
-_REQUEST = {
+REQUEST: dict[str, type] = {
     "id": str,
     "root": str,
     "pg_bin": str,
@@ -47,6 +47,10 @@ _REQUEST = {
 }
 
 
+Step = tuple[str, Callable[[], dict[str, Any]]]
+"""A phase: its name, and what it does; it returns what it found."""
+
+
 class RequestError(Exception):
     """The request cannot be carried out; the message names what is wrong with it."""
 
@@ -55,25 +59,29 @@ class _Stopped(BaseException):
     """Somebody asked this program to stop."""
 
 
-def read_request(path: str) -> dict[str, Any]:
+def read_request(
+    path: str, wanted: Mapping[str, type] = REQUEST, kinds: Sequence[str] = _KINDS
+) -> dict[str, Any]:
     """The request, every problem named at once. Raises RequestError."""
     try:
         request = config.read_json(path)
     except config.ConfigError as error:
         raise RequestError(str(error)) from error
-    problems = [f"/{name}: is missing" for name in _REQUEST if name not in request]
-    problems += [f"/{name}: is not known" for name in request if name not in _REQUEST]
-    for name, kind in _REQUEST.items():
-        wanted = (int, float) if kind is float else kind
-        if name in request and (not isinstance(request[name], wanted) or isinstance(request[name], bool)):
+    problems = [f"/{name}: is missing" for name in wanted if name not in request]
+    problems += [f"/{name}: is not known" for name in request if name not in wanted]
+    for name, kind in wanted.items():
+        kinds_of = (int, float) if kind is float else kind
+        if name in request and (
+            not isinstance(request[name], kinds_of) or isinstance(request[name], bool) is not (kind is bool)
+        ):
             problems.append(f"/{name}: wanted {kind.__name__}, found {request[name]!r}")
     if not problems:
         for name in ("root", "pg_bin"):
             if not request[name].startswith("/"):
                 problems.append(f"/{name}: an absolute path is wanted, found {request[name]!r}")
-        if request["target_type"] not in _KINDS:
+        if request["target_type"] not in kinds:
             problems.append(
-                f"/target_type: one of {', '.join(_KINDS)} is wanted, found {request['target_type']!r}"
+                f"/target_type: one of {', '.join(kinds)} is wanted, found {request['target_type']!r}"
             )
         if not re.fullmatch(r"base_[0-9A-F]{24}(_D_[0-9A-F]{24})?", request["backup"]):
             problems.append(f"/backup: the name of a backup is wanted, found {request['backup']!r}")
@@ -87,7 +95,7 @@ def run(settings: config.Config, request: dict[str, Any], result: str) -> int:
     walg = config.read_json(settings.walg_config)
     user = str(walg.get("PGUSER") or "postgres")
     scratch = Scratch(request["root"], request["pg_bin"], request["restore_command"], user)
-    proof = _Proof(settings, walg, request, scratch, result)
+    proof = Proof(settings, walg, request, scratch, result)
     _on_signals(_stop)
     return 0 if proof.run() else 1
 
@@ -106,7 +114,9 @@ def _on_signals(handler: Callable[[int, FrameType | None], Any] | signal.Handler
         signal.signal(number, handler)
 
 
-class _Proof:
+class Proof:
+    """One restore, phase by phase; ``facts`` say what became of it."""
+
     def __init__(
         self,
         settings: config.Config,
@@ -130,6 +140,7 @@ class _Proof:
         }
 
     def run(self) -> bool:
+        """Whether every phase ended well."""
         good = False
         try:
             good = self._phases()
@@ -141,8 +152,8 @@ class _Proof:
             good = self._tear_down() and good
         return good
 
-    def _phases(self) -> bool:
-        steps: tuple[tuple[str, Callable[[], dict[str, Any]]], ...] = (
+    def _steps(self) -> tuple[Step, ...]:
+        return (
             ("space", self._space),
             ("fetch", self._fetch),
             ("replay", self._replay),
@@ -152,7 +163,9 @@ class _Proof:
             ("stop", self._end),
             ("checksums", self._checksums),
         )
-        for name, step in steps:
+
+    def _phases(self) -> bool:
+        for name, step in self._steps():
             with self._phase(name) as phase:
                 phase.update(step())
             if phase["status"] == "failed" and name not in ("compare", "amcheck"):
@@ -277,7 +290,7 @@ class _Proof:
 
     def _replay(self) -> dict[str, Any]:
         request = self._request
-        self._scratch.configure(request["target_type"], request["target"], request["timeline"])
+        self._configure()
         self._scratch.start()
 
         def far_enough(lsn: str) -> bool:
@@ -288,6 +301,10 @@ class _Proof:
         wal = max(request["point_lsn"] - request["backup_start_lsn"], 0)
         self._facts["wal_bytes"] = wal
         return {"words": words, "replayed_lsn": lsn, "wal_bytes": wal}
+
+    def _configure(self) -> None:
+        request = self._request
+        self._scratch.configure(request["target_type"], request["target"], request["timeline"])
 
     def _compare(self) -> dict[str, Any]:
         """Every table, also after one that could not be read: what is known to be damaged is told."""

@@ -42,6 +42,10 @@ _OPTIONS = " ".join(
     )
 )
 """Instead of what the source's roles and databases are set to, which came with the copy."""
+_FLEETING = {"fsync": "off", "full_page_writes": "off", "archive_mode": "off", "archive_command": ""}
+"""Nobody's data: what a crash of this machine would cost is one test."""
+_LASTING = {"fsync": "on", "full_page_writes": "on", "archive_mode": "on", "archive_command": "/bin/false"}
+"""With a command that always fails the history of the new timeline stays marked as to be archived."""
 _EVENT_TRIGGERS_OFF = 17
 """From this version on all of them can be switched off."""
 _STOP_SECONDS = 30.0
@@ -88,8 +92,14 @@ class Scratch:
         with open(os.path.join(self.root, MARK), "w", encoding="ascii") as handle:
             handle.write("a scratch instance of diting-wal: may be deleted whenever no restore test runs\n")
 
-    def configure(self, kind: str, target: str, timeline: int) -> None:
-        """Settings for a recovery to one target that ends there, paused. Raises ScratchError, OSError."""
+    def configure(
+        self, kind: str, target: str, timeline: int, *, inclusive: bool | None = None, lasting: bool = False
+    ) -> None:
+        """Settings for a recovery to one target that ends there, paused. Raises ScratchError, OSError.
+
+        Of a ``lasting`` instance every write is safe on disk, and what its promotion has to be archived waits for whoever
+        runs it afterwards.
+        """
         for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.data, name))
@@ -100,6 +110,9 @@ class Scratch:
         for slot in os.scandir(os.path.join(self.data, "pg_replslot")):
             shutil.rmtree(slot.path)
         version = int(self._read(os.path.join(self.data, "PG_VERSION")))
+        if inclusive is None:
+            # The LSN is where a point ends: with what begins there, recovery would go one record too far.
+            inclusive = kind != "lsn"
         settings = {
             **self._needed(),
             "listen_addresses": "",
@@ -109,7 +122,6 @@ class Scratch:
             "hba_file": os.path.join(self.root, "hba.conf"),
             "ident_file": os.path.join(self.root, "ident.conf"),
             "external_pid_file": "",
-            "archive_mode": "off",
             "hot_standby": "on",
             "ssl": "off",
             "shared_buffers": "128MB",
@@ -124,21 +136,17 @@ class Scratch:
             "shared_preload_libraries": "",
             "primary_conninfo": "",
             "primary_slot_name": "",
-            "archive_command": "",
             "archive_cleanup_command": "",
             "recovery_end_command": "",
             # A subscription that came with the copy would take over its slot at the publisher once the copy is promoted.
             "max_logical_replication_workers": "0",
             "synchronous_standby_names": "",
-            # Nobody's data: what a crash of this machine would cost is one test.
-            "fsync": "off",
-            "full_page_writes": "off",
+            **(_LASTING if lasting else _FLEETING),
             "autovacuum": "off",
             "restore_command": self._restore_command,
             **({"event_triggers": "off"} if version >= _EVENT_TRIGGERS_OFF else {}),
             f"recovery_target_{kind}": target,
-            # The LSN is where the point ends: with what begins there, recovery would go one record too far.
-            "recovery_target_inclusive": "off" if kind == "lsn" else "on",
+            "recovery_target_inclusive": "on" if inclusive else "off",
             "recovery_target_action": "pause",
             "recovery_target_timeline": str(timeline),
         }
@@ -276,8 +284,20 @@ class Scratch:
         if code != 0:
             raise ScratchError("stop_failed", f"exit {code}: {self.tail()}")
 
-    def destroy(self) -> None:
-        """End the server by force and take the directory away. Raises OSError."""
+    def wait_for_primary(self, seconds: float) -> None:
+        """Wait until it takes writes. Raises ScratchError."""
+        end = time.monotonic() + seconds
+        answer = ""
+        while answer != "f":
+            self._must_run("start_failed")
+            if time.monotonic() > end:
+                raise ScratchError("start_failed", f"no primary within {seconds:g} s: {self.tail()}")
+            with contextlib.suppress(ScratchError):
+                answer = self.sql("postgres", "SELECT pg_is_in_recovery()", 10)
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """End the server by force, if it runs; its directory stays."""
         server, self._server = self._server, None
         if server is not None and server.poll() is None:
             server.send_signal(signal.SIGQUIT)
@@ -286,6 +306,10 @@ class Scratch:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+    def destroy(self) -> None:
+        """End the server by force and take the directory away. Raises OSError."""
+        self.kill()
         # The last of its processes may still write a file or two.
         for _time in range(_REMOVE_TRIES):
             try:
