@@ -47,6 +47,10 @@ options:
     type: list
     elements: dict
     default: []
+  place:
+    description: Where the moment is in the WAL, as C(lsn), C(timeline) and C(time), for a transaction that M(diting.dr.drop_log) has written
+      down. The backup need not be named then.
+    type: dict
   backup:
     description: The backup to begin with, instead of the newest one before the moment. Needed where nobody can tell which that is, as
       for a transaction.
@@ -117,6 +121,7 @@ from ansible_collections.diting.dr.plugins.module_utils._archive import ARCHIVE_
 from ansible_collections.diting.dr.plugins.module_utils.core.approval import plan_sha256
 from ansible_collections.diting.dr.plugins.module_utils.core.restore_plan import (
     KINDS,
+    Place,
     RestorePlan,
     Target,
     TargetError,
@@ -125,6 +130,7 @@ from ansible_collections.diting.dr.plugins.module_utils.core.restore_plan import
 )
 from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof import Point, PointError
 from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Reason
+from ansible_collections.diting.dr.plugins.module_utils.core.wal_names import parse_lsn
 from ansible_collections.diting.dr.plugins.module_utils.hostio import restore_records
 from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store import ArchiveError
 from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_records import RecordsError
@@ -132,10 +138,19 @@ from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_records i
 _AGAIN_SECONDS = 2.0
 
 
+def place_of(plain: t.Mapping[str, t.Any]) -> Place:
+    """From plain values. Raises TargetError."""
+    try:
+        return Place(parse_lsn(plain["lsn"]), int(plain["timeline"]), datetime.fromisoformat(plain["time"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise TargetError(f"place: found {plain!r}, wanted lsn, timeline and time ({error!r})") from error
+
+
 def planned(params: t.Mapping[str, t.Any], target: Target) -> RestorePlan | Reason:
-    """The plan, as soon as the archive reaches the moment. Raises ArchiveError, PointError, RecordsError."""
+    """The plan, as soon as the archive reaches the moment. Raises ArchiveError, PointError, RecordsError, TargetError."""
     points = [Point.read(point) for point in params["points"]]
     records = restore_records.read(Path(params["records_dir"]))
+    place = place_of(params["place"]) if params["place"] else None
     end = time.monotonic() + params["wait_seconds"]
     while True:
         found = plan(
@@ -146,6 +161,7 @@ def planned(params: t.Mapping[str, t.Any], target: Target) -> RestorePlan | Reas
             now=datetime.now(UTC),
             points=points,
             records=records,
+            place=place,
             backup=params["backup"],
             timeline=params["timeline"],
         )
@@ -166,6 +182,7 @@ def main() -> t.NoReturn:
             "cluster": {"type": "str", "default": "main"},
             "seed": {"type": "str", "required": True},
             "points": {"type": "list", "elements": "dict", "default": []},
+            "place": {"type": "dict"},
             "backup": {"type": "str", "default": ""},
             "timeline": {"type": "int"},
             "records_dir": {"type": "path", "default": "/var/lib/diting/restore-tests"},

@@ -66,11 +66,11 @@ def read_target(kind: str, value: str, *, inclusive: bool = True) -> Target:
             try:
                 when = datetime.fromisoformat(value)
             except ValueError as error:
-                raise TargetError(
-                    f"time: found {value!r}, wanted such as 2026-11-22 03:10:00+00:00"
-                ) from error
+                raise TargetError(f"time: found {value!r}, wanted such as 2026-11-22T03:10:00Z") from error
             if when.tzinfo is None:
-                raise TargetError(f"time: found {value!r}, wanted it with its zone, such as {value}+00:00")
+                raise TargetError(
+                    f"time: found {value!r}, wanted it to the second and with its zone, such as 2026-11-22T03:10:00Z"
+                )
             value = when.astimezone(UTC).isoformat(sep=" ", timespec="microseconds")
         case "lsn":
             try:
@@ -91,6 +91,15 @@ def read_target(kind: str, value: str, *, inclusive: bool = True) -> Target:
         case _:
             raise TargetError(f"type: found {kind!r}, wanted one of {', '.join(KINDS)}")
     return Target(kind, value, inclusive)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a target is: LSN in bytes, timeline, UTC."""
+
+    lsn: int
+    timeline: int
+    time: datetime
 
 
 @dataclass(frozen=True)
@@ -156,18 +165,23 @@ def plan(
     now: datetime,
     points: Sequence[Point] = (),
     records: Sequence[Mapping[str, Any]] = (),
+    place: Place | None = None,
     backup: str = "",
     timeline: int | None = None,
 ) -> RestorePlan | Reason:
     """The plan, or the Reason why there is none. ``backup`` and ``timeline`` are an operator's own choice.
 
+    ``place`` is where the target is in the WAL, for one that does not say so itself and whose place somebody wrote down.
+
     The newest backup before the target is taken. Where nobody can tell which one that is (a transaction, a name that was not
     recorded) one has to be named: a wrong guess ends hours later with a target that never came.
     """
     named = [point for point in points if point.name == target.value] if target.kind == "name" else []
-    lsn = parse_lsn(target.value) if target.kind == "lsn" else named[0].lsn if named else None
-    when = datetime.fromisoformat(target.value) if target.kind == "time" else named[0].time if named else None
-    line = timeline or (named[0].timeline if named else found.top)
+    if named:
+        place = Place(named[0].lsn, named[0].timeline, named[0].time)
+    lsn = parse_lsn(target.value) if target.kind == "lsn" else place.lsn if place else None
+    when = datetime.fromisoformat(target.value) if target.kind == "time" else place.time if place else None
+    line = timeline or (place.timeline if place else found.top)
     usable = [one for one in found.backups if line is not None and found.reaches(one, line)]
     usable = [one for one in usable if found.window(one, line).recoverable]
     if not usable or line is None:

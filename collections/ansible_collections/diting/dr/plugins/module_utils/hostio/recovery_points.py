@@ -109,13 +109,13 @@ class _Held:
 
 def in_recovery(login: Login) -> bool:
     """Whether the server is a standby, where nothing can be recorded. Raises PointsError."""
-    with _session(login) as ask:
+    with session(login) as ask:
         return bool(ask("SELECT pg_is_in_recovery()")[0][0])
 
 
 def recorded(login: Login) -> list[dict[str, Any]]:
     """Every point that is kept, oldest first; none where none was ever recorded. Raises PointsError."""
-    with _session(login) as ask:
+    with session(login) as ask:
         if ask("SELECT to_regclass(%s)", (f"{SCHEMA}.point",))[0][0] is None:
             return []
         rows = ask(_LIST)
@@ -137,7 +137,7 @@ def record(login: Login, wish: Wish) -> dict[str, Any]:
     held = _Held()
     driver = _driver()
     try:
-        with _session(login) as ask:
+        with session(login) as ask:
             # The point is nobody's data: a standby that does not answer must not make this wait for ever.
             ask("SET synchronous_commit TO local")
             ask(f"SET statement_timeout TO {_WAIT_MILLISECONDS}")
@@ -257,7 +257,8 @@ def _plain(name: str, timeline: int, lsn: str, at: Any, held_seconds: float, tab
 
 
 @contextlib.contextmanager
-def _session(login: Login) -> Iterator[Any]:
+def session(login: Login) -> Iterator[Any]:
+    """One connection, as a function that runs a statement and returns its rows. Raises PointsError."""
     connection = login.connect()
     try:
         yield lambda query, values=(): _ask(connection, query, values)
