@@ -12,7 +12,7 @@ import pytest
 from diting.core.breaker import Outcome
 from diting.core.failover_view import Answer, GateView, Probe, VantageKind
 from diting.core.gate_policy import DEFAULT_POLICY
-from diting.guards.failover_inputs import GateReader, ViewError, vantage_of
+from diting.guards.failover_inputs import GateReader, ViewError, stops_members, vantage_of
 from diting.guards.probe_book import ProbeBook, as_ages
 from diting.hostio.gate_controls import Controls
 from diting.hostio.gate_store import Gate, GateFiles
@@ -320,3 +320,18 @@ def test_planned_work_is_an_operate_run_that_is_open(gate, tmp_path, wall):
     assert seen(gate)[2] is True, "a clock step does not end it"
     wall.mono += 62
     assert seen(gate)[2] is False
+
+
+@pytest.mark.parametrize(
+    ("scenario", "stops"),
+    [
+        ("operate.switchover", True),
+        ("l4.restore", True),
+        # Hours beside a cluster that goes on: a primary that dies meanwhile is fenced as ever.
+        ("operate.restore_test", False),
+        ("operate.restore_copy", False),
+        ("l4.failover", False),
+    ],
+)
+def test_only_work_that_may_stop_members_holds_the_guard_back(scenario, stops):
+    assert stops_members(scenario) is stops
