@@ -118,6 +118,28 @@ def test_the_moment_before_a_drop_comes_back_and_the_cluster_goes_on(place: Copy
     )
 
 
+def test_settings_that_a_standby_needs_stay_those_of_the_cluster(place: CopyPlace) -> None:
+    place.place.back_up()
+    # On the way to the target the source was restarted with more.
+    place.place.cluster.configure(max_connections="61", max_locks_per_transaction="71")
+    place.place.cluster.stop()
+    place.place.cluster.start()
+    target = place.place.cluster.sql("select pg_current_wal_insert_lsn()")
+    place.place.cluster.sql("insert into orders (note) values ('after')")
+    place.archived()
+    place.call("rebuild", "lsn", target, inclusive=True)
+
+    place.call("rebuild-promote", "lsn", target, inclusive=True)
+
+    assert place.done.returncode == 0
+    control = as_postgres(PG_BIN / "pg_controldata", place.data, cwd=place.data).stdout
+    found = {
+        name.strip(): value.strip()
+        for name, _, value in (line.partition(":") for line in control.splitlines())
+    }
+    assert (found["max_connections setting"], found["max_locks_per_xact setting"]) == ("61", "71")
+
+
 def test_promoted_twice_it_is_on_the_same_timeline(place: CopyPlace) -> None:
     place.place.back_up()
     target = place.place.cluster.sql("select pg_current_wal_insert_lsn()")

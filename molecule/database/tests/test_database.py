@@ -229,6 +229,15 @@ def test_there_is_a_full_backup_and_wal_arrives(host):
         assert time.monotonic() < deadline, query(host, "select * from pg_stat_archiver")
 
 
+def test_what_is_dropped_is_written_down_with_its_transaction(host):
+    xid = query(
+        host,
+        "\\c diting\ncreate table molecule_gone (n int);\nbegin; drop table molecule_gone; select pg_current_xact_id()::xid; commit",
+    ).split()[-1]
+    noted = query(host, "\\c diting\nselect relation, xid from diting_drops.dropped order by at desc limit 1")
+    assert noted.split()[-1] == f"public.molecule_gone|{xid}"
+
+
 def test_the_installed_wal_g_says_what_it_is(host):
     record = json.loads(run(host, "cat /etc/wal-g/installed.json"))
     assert record["sha256"] == run(host, "sha256sum /usr/local/bin/wal-g").split()[0]

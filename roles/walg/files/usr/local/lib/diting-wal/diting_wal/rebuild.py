@@ -55,7 +55,7 @@ class Copy(Proof):
             ("keep", self._keep),
         )
 
-    def _configure(self) -> None:
+    def _configure(self, *, exact: bool = False) -> None:
         request = self._request
         self._scratch.configure(
             request["target_type"],
@@ -63,6 +63,7 @@ class Copy(Proof):
             request["timeline"],
             inclusive=request["inclusive"],
             lasting=True,
+            exact=exact,
         )
 
     def _look(self) -> dict[str, Any]:
@@ -110,6 +111,9 @@ class Promotion(Copy):
             raise ScratchError("not_prepared", f"{self._request['root']} holds no copy that is whole")
         # A break-off after the promotion: it is one already, and is not promoted a second time.
         self._facts["again"] = not os.path.exists(os.path.join(self._scratch.data, "recovery.signal"))
+        if not self._facts["again"]:
+            # By now the control file has what the source had at the target, whatever it was raised to on the way there.
+            self._configure(exact=True)
         self._scratch.start()
         if self._facts["again"]:
             self._scratch.wait_for_primary(self._request["replay_seconds"])

@@ -93,12 +93,20 @@ class Scratch:
             handle.write("a scratch instance of diting-wal: may be deleted whenever no restore test runs\n")
 
     def configure(
-        self, kind: str, target: str, timeline: int, *, inclusive: bool | None = None, lasting: bool = False
+        self,
+        kind: str,
+        target: str,
+        timeline: int,
+        *,
+        inclusive: bool | None = None,
+        lasting: bool = False,
+        exact: bool = False,
     ) -> None:
         """Settings for a recovery to one target that ends there, paused. Raises ScratchError, OSError.
 
         Of a ``lasting`` instance every write is safe on disk, and what its promotion has to be archived waits for whoever
-        runs it afterwards.
+        runs it afterwards. ``exact`` takes no more of what a standby needs than its source had: a promotion writes it down,
+        and whoever takes the instance over would have to keep it.
         """
         for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
             with contextlib.suppress(FileNotFoundError):
@@ -114,7 +122,7 @@ class Scratch:
             # The LSN is where a point ends: with what begins there, recovery would go one record too far.
             inclusive = kind != "lsn"
         settings = {
-            **self._needed(),
+            **self._needed(exact=exact),
             "listen_addresses": "",
             "unix_socket_directories": self.root,
             "unix_socket_permissions": "0700",
@@ -155,14 +163,15 @@ class Scratch:
         self._write(os.path.join(self.root, "hba.conf"), "local all all peer map=scratch\n")
         self._write(os.path.join(self.root, "ident.conf"), f"scratch {_account()} {self.user}\n")
 
-    def _needed(self) -> dict[str, str]:
+    def _needed(self, *, exact: bool) -> dict[str, str]:
         found = self.control()
         missing = [name for name in _FROM_CONTROL if name not in found]
         if missing:
             raise ScratchError("start_failed", f"pg_controldata of the copy says nothing of {missing[0]}")
         # More, where somebody raises them on the source: recovery would stop there and wait for a restart.
         return {
-            setting: str(max(int(found[name]), least)) for name, (setting, least) in _FROM_CONTROL.items()
+            setting: str(max(int(found[name]), 0 if exact else least))
+            for name, (setting, least) in _FROM_CONTROL.items()
         }
 
     def control(self) -> dict[str, str]:
