@@ -37,6 +37,13 @@ options:
     description: A superuser.
     type: str
     default: postgres
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

@@ -75,6 +75,13 @@ options:
     description: Longest that recovery may take.
     type: float
     default: 86400
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

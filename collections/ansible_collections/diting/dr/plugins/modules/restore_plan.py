@@ -19,6 +19,7 @@ description:
   - Fails when there is no such plan, with the reason, such as a moment before the first backup, or WAL that is missing.
 extends_documentation_fragment:
   - diting.dr.attributes
+  - diting.dr.attributes.info_module
   - diting.dr.archive
 options:
   type:

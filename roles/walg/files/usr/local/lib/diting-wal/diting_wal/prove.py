@@ -60,9 +60,10 @@ class _Stopped(BaseException):
 
 
 def read_request(
-    path: str, wanted: Mapping[str, type] = REQUEST, kinds: Sequence[str] = _KINDS
+    path: str, wanted: Mapping[str, type] | None = None, kinds: Sequence[str] = _KINDS
 ) -> dict[str, Any]:
-    """The request, every problem named at once. Raises RequestError."""
+    """The request, that of a proof unless other keys are ``wanted``; every problem named at once. Raises RequestError."""
+    wanted = REQUEST if wanted is None else wanted
     try:
         request = config.read_json(path)
     except config.ConfigError as error:
