@@ -12,6 +12,7 @@ import pytest
 
 from diting.core.verdict import Verdict
 from diting.drill import compare, runner, seal
+from diting.drill.table import table
 from diting.report import chain, summary
 from diting.report.build import _repeats, build
 from support.evidence_sample import Sample, write
@@ -244,7 +245,5 @@ def test_what_was_ended_early_is_not_taken_for_all_of_it(tmp_path, monkeypatch, 
     assert ("all of them" in told) is page
 
 
-def test_the_verdict_table_names_the_ratio(tmp_path, capsys):
-    found = beside(tmp_path, STOCK.drill_id)
-    runner.show(found, tmp_path)
-    assert "compared, haproxy" in capsys.readouterr().out
+def test_the_verdict_table_names_the_ratio(tmp_path):
+    assert "compared, haproxy" in table(beside(tmp_path, STOCK.drill_id), tmp_path)
