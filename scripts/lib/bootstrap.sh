@@ -13,7 +13,7 @@ bootstrap_log=$bootstrap_repo/.cache/bootstrap.log
 # Program -> Debian package that brings it. iptables and netavark are started by podman itself.
 bootstrap_programs=(
   podman:podman runc:runc conmon:conmon iptables:iptables nft:nftables ip:iproute2 nsenter:util-linux losetup:mount mkfs.ext4:e2fsprogs
-  mmdebstrap:mmdebstrap ssh:openssh-client openssl:openssl tcpdump:tcpdump flock:util-linux
+  mmdebstrap:mmdebstrap ssh:openssh-client openssl:openssl tcpdump:tcpdump flock:util-linux gpg:gnupg
   psql:postgresql-client gcc:gcc git:git python3:python3
 )
 bootstrap_files=( # patterns

@@ -168,7 +168,7 @@ def lint() -> Tally:
 def shell_scripts() -> list[Path]:
     """Files of the tree that a shell runs: ``*.sh``, and those with a shell's name in the first line."""
     found = []
-    for folder in ("scripts", ".ci", "roles", "tools"):
+    for folder in ("scripts", ".ci", "roles", "tools", "playbooks"):
         for path in (ROOT / folder).rglob("*"):
             if not path.is_file() or path.suffix in (".py", ".j2", ".yml", ".json"):
                 continue

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from diting.hostio import archive_store
 from diting.hostio.archive_content import ContentReader, readable
 from diting.hostio.archive_decode import CannotDecodeError, Decoder
 from diting.hostio.archive_store import ArchiveError, look_at
+from support.pgp_keys import pgp_key
 from support.servers import own, wait_until
 from support.wal_cluster import BlackHole, Cluster, Host, S3Server
 from support.wal_fixtures import archiving, base, black_hole, cluster, clusters, host, pristine, store  # noqa: F401 - fixtures
@@ -59,25 +59,6 @@ def test_what_walg_wrote_is_understood_and_can_be_read_without_it(
         content = ContentReader(look.archive, decoder, SEGMENT_BYTES, 2, 60).read(readable(look.objects))
     assert (list(content.unread), content.damaged) == (["wal_005/00000002.history.lz4"], {})
     assert "NoSuchKey" in content.unread["wal_005/00000002.history.lz4"]
-
-
-def pgp_key(folder: Path) -> str:
-    """A key as people make one for WAL-G."""
-    folder.mkdir(mode=0o700)
-    wanted = "%no-protection\nKey-Type: RSA\nKey-Length: 2048\nSubkey-Type: RSA\nSubkey-Length: 2048\n"
-    wanted += "Name-Email: backup@example.org\nExpire-Date: 0\n%commit\n"
-    gpg = ("gpg", "--homedir", str(folder), "--batch", "--quiet")
-    try:
-        subprocess.run(
-            (*gpg, "--generate-key"), input=wanted.encode(), check=True, capture_output=True, timeout=60
-        )
-        done = subprocess.run(
-            (*gpg, "--armor", "--export-secret-keys"), check=True, capture_output=True, timeout=60
-        )
-    finally:
-        stop = ("gpgconf", "--homedir", str(folder), "--kill", "gpg-agent")
-        subprocess.run(stop, check=True, capture_output=True, timeout=60)
-    return done.stdout.decode()
 
 
 def test_an_encrypted_archive_is_read_with_its_key_and_with_no_other(

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ansible_collections.diting.dr.plugins.module_utils.hostio.recovery_points import PointsError
 from ansible_collections.diting.dr.plugins.modules import drop_log
 from support.servers import wait_until
 from support.wal_cluster import Cluster
@@ -73,6 +74,15 @@ def test_who_may_drop_may_still_drop_when_it_cannot_be_written_down(archiving: C
 
     assert archiving.sql("select to_regclass('desk.more') is null") == "t"
     assert any("not written down" in words for words in warned)
+
+
+def test_a_schema_that_somebody_else_made_is_not_trusted(archiving: Cluster) -> None:
+    archiving.sql("create role trader login; create schema diting_drops authorization trader")
+
+    with pytest.raises(PointsError, match="belongs to trader, wanted postgres"):
+        look(archiving)
+
+    assert archiving.sql("select count(*) from pg_event_trigger") == "0"
 
 
 def test_it_is_installed_again_where_somebody_took_it_away(archiving: Cluster) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.pgp_keys import pgp_key
 from support.restore_place import TABLES, RestorePlace, archive_only, restore_place  # noqa: F401 - fixtures
 from support.servers import as_postgres, own, wait_until
 from support.wal_cluster import BIN
@@ -73,6 +74,34 @@ def test_nothing_of_the_source_acts_on_the_copy(restore_place: RestorePlace) -> 
     assert place.prove(place.request(point, "lsn")).returncode == 0, place.facts()
     assert place.judged(point)["verdict"] == "HEALTHY"
     assert place.store.objects() == archive
+
+
+def test_an_encrypted_backup_is_proven_with_its_key_and_not_blamed_for_another(
+    restore_place: RestorePlace,
+) -> None:
+    place = restore_place
+    keys = {name: place.base / f"{name}.asc" for name in ("right", "wrong")}
+    for name, path in keys.items():
+        path.write_text(pgp_key(place.base / name))
+        own(path)
+
+    def with_key(path: Path) -> None:
+        place.settings = {**place.settings, "WALG_PGP_KEY_PATH": str(path)}
+        place.host.write(place.settings)
+
+    with_key(keys["right"])
+    place.back_up()
+    point = place.record("diting-secret")
+    place.archived(point)
+    request = place.request(point, "lsn")
+    assert place.prove(request).returncode == 0, place.facts()
+    assert place.judged(point)["verdict"] == "HEALTHY"
+    for path, code in ((keys["wrong"], "key_wrong"), (place.base / "none.asc", "key_absent")):
+        with_key(path)
+        assert place.prove(request).returncode == 1
+        found = place.judged(point)
+        assert (found["verdict"], found["reasons"][0]["code"]) == ("UNKNOWN", code), found
+        assert not place.root.exists()
 
 
 def codes(place: RestorePlace) -> tuple[str, list[str]]:

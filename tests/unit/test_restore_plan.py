@@ -122,9 +122,34 @@ def test_along_another_timeline_only_what_leads_there_counts() -> None:
     made = archive()
     made.history(2, (1, lsn(5)))
     made.wal(5, 6, 7, timeline=2)
-    assert good("lsn", lsn(6.5), made=made).backup.name == OLD, "the newer one lies behind the fork"
+    assert good("lsn", lsn(6.5), made=made, timeline=2).backup.name == OLD, (
+        "the newer one lies behind the fork"
+    )
     assert good("lsn", lsn(6.5), made=made, timeline=1).backup.name == NEW
     assert refused("lsn", lsn(6.5), made=made, timeline=7).code == "no_backup"
+
+
+def test_a_moment_that_may_lie_on_either_branch_needs_a_timeline() -> None:
+    made = archive()
+    made.history(2, (1, lsn(7.5)))
+    made.wal(7, 8, 9, timeline=2)
+    for kind, value in (("lsn", lsn(8.5)), ("time", at(1800))):
+        found = refused(kind, value, made=made)
+        assert (found.code, found.limit) == ("timeline_not_named", [1, 2])
+        assert good(kind, value, made=made, timeline=2).timeline == 2
+        assert good(kind, value, made=made, timeline=1).timeline == 1
+    assert good("lsn", lsn(7.2), made=made).timeline == 2, "before the fork they are the same"
+    made.backup(8, age=900.0, timeline=2)
+    assert good("time", at(600), made=made).timeline == 2, "the backup is behind the fork"
+
+
+def test_a_failover_that_left_nothing_behind_needs_none() -> None:
+    made = Made()
+    made.backup(2, age=7200.0)
+    made.wal(*range(1, 6))
+    made.history(2, (1, lsn(5.5)))
+    made.wal(5, 6, 7, timeline=2)
+    assert good("time", at(1800), made=made).timeline == 2
 
 
 def test_a_delta_brings_its_bases_along() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 
@@ -21,6 +22,7 @@ from support.lab_host import (
 )
 
 ADDRESS = "10.89.81.11"
+KEY_SHA256 = hashlib.sha256(b"-----BEGIN PGP PRIVATE KEY BLOCK-----").hexdigest()
 
 ASK = """python3 - <<'PY'
 import json, ssl, urllib.error, urllib.request
@@ -257,6 +259,16 @@ def test_the_installed_wal_g_says_what_it_is(host):
         ("etcd", {"etcd_heartbeat_interval_ms": 5}, "etcd_heartbeat_interval_ms"),
         ("etcd", {"etcd_hosts": ["db1", "db2"]}, "etcd_hosts"),
         ("walg", {"walg_install_method": "release"}, "walg_release_sha256"),
+        ("walg", {"walg_encryption": "pgp"}, "no copy in escrow"),
+        (
+            "walg",
+            {
+                "walg_encryption": "pgp",
+                "walg_pgp_key": "-----BEGIN PGP PRIVATE KEY BLOCK-----",
+                "walg_pgp_escrow_sha256": KEY_SHA256,
+            },
+            "one way for one archive",
+        ),
         ("postgresql", {"postgresql_networks": []}, "postgresql_networks"),
     ],
     ids=[
@@ -266,6 +278,8 @@ def test_the_installed_wal_g_says_what_it_is(host):
         "heartbeat",
         "two members",
         "no checksum",
+        "no escrow",
+        "encryption begun late",
         "no network",
     ],
 )

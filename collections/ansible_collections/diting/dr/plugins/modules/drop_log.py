@@ -65,6 +65,7 @@ drops:
 """
 
 import typing as t
+from datetime import datetime
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -91,7 +92,7 @@ def run(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     return {
         "changed": bool(missing),
         "in_recovery": standby,
-        "drops": sorted(drops, key=lambda drop: drop["time"]),
+        "drops": sorted(drops, key=lambda drop: datetime.fromisoformat(drop["time"])),
     }
 
 

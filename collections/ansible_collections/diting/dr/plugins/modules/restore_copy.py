@@ -38,6 +38,10 @@ options:
     description: Where the backup begins, in bytes from LSN 0. Wanted by O(state=prepared).
     type: int
     default: 0
+  asked:
+    description: The operator's own words for the moment, kept with the note and not understood here.
+    type: dict
+    default: {}
   root:
     description: Directory of the copy, created; its parent has to be O(user)'s, and on the file system of the cluster's data directory.
     type: path
@@ -111,6 +115,7 @@ lines:
 
 import contextlib
 import json
+import os
 import shutil
 import typing as t
 from datetime import UTC, datetime
@@ -149,11 +154,16 @@ def note_of(path: Path) -> dict[str, t.Any] | None:
     return found
 
 
-def keep(path: Path, plan: t.Mapping[str, t.Any], state: str, facts: t.Mapping[str, t.Any]) -> None:
+def keep(params: t.Mapping[str, t.Any], facts: t.Mapping[str, t.Any]) -> None:
     """Write it down, whole or not at all. Raises OSError."""
-    note = {"plan": plan, "plan_sha256": plan_sha256(plan), "state": state, "facts": facts}
+    path, plan = Path(params["note"]), params["plan"]
+    note = {"plan": plan, "plan_sha256": plan_sha256(plan), "state": params["state"], "facts": facts}
+    note |= {"asked": params["asked"], "size_bytes": params["size_bytes"]}
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(note, sort_keys=True), encoding="utf-8")
+    with part.open("w", encoding="utf-8") as handle:
+        handle.write(json.dumps(note, sort_keys=True))
+        handle.flush()
+        os.fsync(handle.fileno())
     part.replace(path)
 
 
@@ -233,7 +243,7 @@ def present(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]
         facts = carried_out(params, COPY)
     else:
         facts = {**note["facts"], "promotion": carried_out(params, PROMOTION)}
-    keep(path, params["plan"], params["state"], facts)
+    keep(params, facts)
     return {
         "changed": True,
         "facts": facts,
@@ -251,7 +261,12 @@ def absent(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
         raise CopyError(f"{root} holds no {MARK}: not made by this module, so it stays")
     if there and not check_mode:
         if root.is_dir():
-            shutil.rmtree(root)
+            # The mark last: what a removal that was broken off leaves can still be told from anything else.
+            for path in root.iterdir():
+                if path.name != MARK:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            (root / MARK).unlink()
+            root.rmdir()
         with contextlib.suppress(FileNotFoundError):
             note.unlink()
     return {
@@ -269,6 +284,7 @@ def main() -> t.NoReturn:
             "plan": {"type": "dict"},
             "size_bytes": {"type": "int", "default": 0},
             "backup_start_lsn": {"type": "int", "default": 0},
+            "asked": {"type": "dict", "default": {}},
             "root": {"type": "path", "required": True},
             "note": {"type": "path", "default": "/var/lib/diting/restore/copy.json"},
             "pg_bin": {"type": "path", "default": "/usr/lib/postgresql/15/bin"},

@@ -7,6 +7,7 @@ that changes from one look to the next, so that the plan that was shown is the p
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -204,6 +205,8 @@ def plan(
         words = f"{target.words} is before the end of every backup that could be taken: {_listed(fit)}"
         return Reason("target_too_early", words, target.value, moment(fit[0].finish_time))
     chosen = before[-1]
+    if timeline is None and place is None and (refusal := _branches(found, chosen, line, lsn)):
+        return refusal
     window = found.window(chosen, line)
     if refusal := _reached(window, target, lsn):
         return refusal
@@ -237,6 +240,22 @@ def _in_the_archive(found: Catalog, target: Target, when: datetime | None, now: 
         last = moment(datetime.fromtimestamp(newest.modified, UTC))
         words = f"nothing was archived since {last}, which is before {target.value}: wait for the archive, or name an earlier time"
         return Reason("target_not_archived", words, target.value, last)
+    return None
+
+
+def _branches(found: Catalog, chosen: Backup, line: int, lsn: int | None) -> Reason | None:
+    """A fork after the backup whose older branch went on, as a restore leaves it: one moment, or LSN, may then lie on two branches."""
+    size = found.segment_bytes
+    for branch, child in itertools.pairwise(found.lineage(line)):
+        beyond = (
+            s for s in found.segments if s.timeline == branch.timeline and s.number > child.begin_lsn // size
+        )
+        if child.begin_lsn >= chosen.finish_lsn and (lsn is None or lsn > child.begin_lsn) and any(beyond):
+            words = (
+                f"timeline {child.timeline} left {branch.timeline} at {lsn_text(child.begin_lsn)}, and {branch.timeline} went on: name the one "
+                f"that the moment lies on ({branch.timeline} for what was given up then, {line} for what came after)"
+            )
+            return Reason("timeline_not_named", words, None, [branch.timeline, line])
     return None
 
 

@@ -33,6 +33,8 @@ NOT_THE_BACKUP = frozenset(
         "program_failed",
         "host_failed",
         "tablespaces",
+        "key_absent",
+        "key_wrong",
         "store_silent",
         "late",
         "interrupted",

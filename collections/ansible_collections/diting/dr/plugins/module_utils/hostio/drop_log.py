@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .recovery_points import Login
 
 SCHEMA = "diting_drops"
-VERSION = "2026-11-22"
+VERSION = "2"
 """Of the statements below, kept as the comment of the schema: others are brought up to date by running them again."""
 KEEP_DAYS = 35
 _STATEMENTS = (
@@ -34,7 +34,13 @@ _STATEMENTS = (
           FROM pg_event_trigger_dropped_objects() gone
          WHERE gone.object_type IN ('table', 'materialized view') AND NOT gone.is_temporary AND gone.schema_name <> '{SCHEMA}';
       IF FOUND THEN
-        DELETE FROM {SCHEMA}.dropped WHERE at < now() - interval '{KEEP_DAYS} days';
+        BEGIN
+          -- Waits for nobody, and takes nothing back when it fails.
+          DELETE FROM {SCHEMA}.dropped WHERE ctid IN (
+            SELECT ctid FROM {SCHEMA}.dropped WHERE at < now() - interval '{KEEP_DAYS} days' FOR UPDATE SKIP LOCKED);
+        EXCEPTION WHEN OTHERS THEN
+          NULL; -- the next drop tries again
+        END;
       END IF;
     EXCEPTION WHEN OTHERS THEN
       RAISE WARNING 'diting: this drop is not written down: %', SQLERRM;
@@ -49,6 +55,8 @@ _STATEMENTS = (
 _INSTALLED = f"""
 SELECT coalesce(obj_description(to_regnamespace('{SCHEMA}'), 'pg_namespace'), '') = 'diting {VERSION}'
    AND EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'diting_note_drops' AND evtenabled = 'A')"""  # noqa: S608 - constants of ours
+_OWNER = f"""
+SELECT nspowner::regrole::text, nspowner::regrole = current_user::regrole FROM pg_namespace WHERE nspname = '{SCHEMA}'"""  # noqa: S608 - the same
 _LIST = f"""
 SELECT relation, at, xid, lsn::text, timeline, by_user FROM {SCHEMA}.dropped ORDER BY at"""  # noqa: S608 - the same
 
@@ -62,6 +70,12 @@ def installed(login: Login) -> bool:
 def install(login: Login) -> None:
     """Have them written down from now on; all of it or nothing. Raises PointsError."""
     with session(login) as ask:
+        # The function runs with our rights: what it writes to must not be somebody else's, with a trigger of theirs.
+        owners = [row[0] for row in ask(_OWNER) if not row[1]]
+        if owners:
+            raise PointsError(
+                f"schema {SCHEMA} of {login.database} belongs to {owners[0]}, wanted {login.user}: not made by this module; look at it, drop it"
+            )
         ask("BEGIN")
         # A standby that does not answer must not make this wait for ever: the setting ends with the transaction.
         ask("SET LOCAL synchronous_commit TO local")

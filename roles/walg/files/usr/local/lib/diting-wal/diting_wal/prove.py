@@ -220,6 +220,7 @@ class Proof:
         argv = [self._settings.walg, "--config", self._settings.walg_config, "backup-fetch"]
         argv += [self._scratch.data, self._request["backup"]]
         self._refuse_tablespaces()
+        self._require_key()
         begun = time.monotonic()
         watch = Progress(self._request["stall_seconds"])
 
@@ -247,9 +248,19 @@ class Proof:
         Raises ScratchError, StoreError.
         """
         self._sentinel()
+        if "openpgp: incorrect key" in outcome.output:
+            words = "the key of the settings is not the one that this backup is encrypted by"
+            raise ScratchError("key_wrong", f"{words}; take the one in escrow")
         why = outcome.reason if outcome.code is None else f"exit {outcome.code}"
         code = "no_space" if "no space left on device" in outcome.output.lower() else "fetch_failed"
         raise ScratchError(code, f"{why}, although the store answers: {outcome.output}")
+
+    def _require_key(self) -> None:
+        """Before anything is fetched: WAL-G tries for ever without it. Raises ScratchError."""
+        path = str(self._walg.get("WALG_PGP_KEY_PATH") or "")
+        if path and not os.access(path, os.R_OK):
+            words = f"WALG_PGP_KEY_PATH: {path} cannot be read, and the backup not without it"
+            raise ScratchError("key_absent", f"{words}; put the key back, from escrow if need be")
 
     def _sentinel(self) -> dict[str, Any]:
         """What WAL-G wrote down of the backup when it was done. Raises StoreError, ValueError."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from typing import Any
 
 from . import config, prove
 from .prove import Proof, Step
-from .scratch import Scratch, ScratchError
+from .scratch import AUTO_CONF, Scratch, ScratchError
 
 KINDS = ("name", "lsn", "time", "xid")
 REQUEST: dict[str, type] = {
@@ -114,6 +115,8 @@ class Promotion(Copy):
         if not self._facts["again"]:
             # By now the control file has what the source had at the target, whatever it was raised to on the way there.
             self._configure(exact=True)
+        # What the log says of a target is to be of this start.
+        _write(self._scratch.log, "")
         self._scratch.start()
         if self._facts["again"]:
             self._scratch.wait_for_primary(self._request["replay_seconds"])
@@ -127,7 +130,19 @@ class Promotion(Copy):
     def _branch(self) -> dict[str, Any]:
         query = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint"
         self._scratch.sql("postgres", "CHECKPOINT", self._request["replay_seconds"])
-        self._facts["new_timeline"] = int(self._scratch.sql("postgres", query, 30))
+        found = int(self._scratch.sql("postgres", query, 30))
+        if found <= self._request["timeline"]:
+            words = f"it is on timeline {found}, and was to be on one after {self._request['timeline']}"
+            raise ScratchError("promote_failed", f"{words}; discard the copy and make another")
+        self._facts["new_timeline"] = found
+        return {}
+
+    def _end(self) -> dict[str, Any]:
+        super()._end()
+        # What ALTER SYSTEM set on the cluster: not for the copy's own server, and for production again.
+        kept = os.path.join(self._request["root"], AUTO_CONF)
+        if os.path.exists(kept):
+            shutil.copyfile(kept, os.path.join(self._scratch.data, "postgresql.auto.conf"))
         return {}
 
     def _tear_down(self) -> bool:

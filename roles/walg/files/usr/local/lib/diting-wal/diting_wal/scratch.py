@@ -21,6 +21,14 @@ from . import child, proof_sql
 PORT = 5432
 """Of the socket's name only: nothing listens on it."""
 MARK = "diting-scratch"
+AUTO_CONF = "auto.conf.kept"
+"""In the root of a copy that lasts: what ALTER SYSTEM set on its source."""
+_WRITTEN_DOWN = {
+    "wal_level setting": "wal_level",
+    "wal_log_hints setting": "wal_log_hints",
+    "track_commit_timestamp setting": "track_commit_timestamp",
+}
+"""What a promotion writes down, or throws data away for want of."""
 _FROM_CONTROL = {
     "max_connections setting": ("max_connections", 1000),
     "max_worker_processes setting": ("max_worker_processes", 64),
@@ -111,6 +119,11 @@ class Scratch:
         for name in ("standby.signal", "postmaster.pid", "postmaster.opts"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.data, name))
+        if lasting and not os.path.exists(os.path.join(self.root, AUTO_CONF)):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(
+                    os.path.join(self.data, "postgresql.auto.conf"), os.path.join(self.root, AUTO_CONF)
+                )
         # Read after every other file: what ALTER SYSTEM set on the source must not set anything here.
         for name, text in (("postgresql.auto.conf", ""), ("recovery.signal", "")):
             self._write(os.path.join(self.data, name), text)
@@ -149,7 +162,7 @@ class Scratch:
             # A subscription that came with the copy would take over its slot at the publisher once the copy is promoted.
             "max_logical_replication_workers": "0",
             "synchronous_standby_names": "",
-            **(_LASTING if lasting else _FLEETING),
+            **({**_LASTING, **self._written_down()} if lasting else _FLEETING),
             "autovacuum": "off",
             "restore_command": self._restore_command,
             **({"event_triggers": "off"} if version >= _EVENT_TRIGGERS_OFF else {}),
@@ -173,6 +186,10 @@ class Scratch:
             setting: str(max(int(found[name]), 0 if exact else least))
             for name, (setting, least) in _FROM_CONTROL.items()
         }
+
+    def _written_down(self) -> dict[str, str]:
+        found = self.control()
+        return {setting: found[name] for name, setting in _WRITTEN_DOWN.items() if name in found}
 
     def control(self) -> dict[str, str]:
         """What pg_controldata prints. Raises ScratchError."""
