@@ -136,6 +136,16 @@ def test_a_directory_that_is_not_a_copy_stays(call: Callable[..., dict[str, Any]
     assert (place.root / "data").exists()
 
 
+def test_a_removal_that_was_broken_off_can_be_ended(
+    call: Callable[..., dict[str, Any]], place: Place
+) -> None:
+    call("prepared")
+    for path in (place.root / "diting-scratch", place.root / "data"):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert call("absent")["changed"] is True
+    assert (place.root.exists(), place.note.exists()) == (False, False)
+
+
 def test_a_note_that_cannot_be_read_is_no_missing_note(
     call: Callable[..., dict[str, Any]], place: Place
 ) -> None:

@@ -259,6 +259,7 @@ def test_the_installed_wal_g_says_what_it_is(host):
         ("etcd", {"etcd_heartbeat_interval_ms": 5}, "etcd_heartbeat_interval_ms"),
         ("etcd", {"etcd_hosts": ["db1", "db2"]}, "etcd_hosts"),
         ("walg", {"walg_install_method": "release"}, "walg_release_sha256"),
+        ("walg", {"walg_settings": {"WALG_LIBSODIUM_KEYS": "x"}}, "WALG_LIBSODIUM_KEYS"),
         ("walg", {"walg_encryption": "pgp"}, "no copy in escrow"),
         (
             "walg",
@@ -278,6 +279,7 @@ def test_the_installed_wal_g_says_what_it_is(host):
         "heartbeat",
         "two members",
         "no checksum",
+        "unknown setting",
         "no escrow",
         "encryption begun late",
         "no network",

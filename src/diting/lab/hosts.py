@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from diting.lab.booting import yield_for_a_while
 from diting.lab.podman import Podman, PodmanError, Power, init_of, look, power_state, processes_of
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class PodmanHosts:
             else:
                 state, problem = self.state(host)
                 if state is Power.ON:
+                    if (identity := self._podman.identity(name)) is not None:
+                        yield_for_a_while(identity)
                     self._link_up(name)
                     return True
             if time.monotonic() >= deadline:

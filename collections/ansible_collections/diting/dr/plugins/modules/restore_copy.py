@@ -257,7 +257,7 @@ def absent(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     root, note = Path(params["root"]), Path(params["note"])
     there = root.is_dir() or note.exists()
     # After a take-over the root holds nothing but what belongs to the copy.
-    if root.is_dir() and not (root / MARK).exists():
+    if root.is_dir() and any(root.iterdir()) and not (root / MARK).exists():
         raise CopyError(f"{root} holds no {MARK}: not made by this module, so it stays")
     if there and not check_mode:
         if root.is_dir():
@@ -265,7 +265,7 @@ def absent(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
             for path in root.iterdir():
                 if path.name != MARK:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            (root / MARK).unlink()
+            (root / MARK).unlink(missing_ok=True)
             root.rmdir()
         with contextlib.suppress(FileNotFoundError):
             note.unlink()
