@@ -20,8 +20,10 @@ import pytest
 
 from diting.core import restore_proof
 from diting.core.restore_proof import Choice, Point
+from diting.core.verdict import Health
 from diting.core.wal_names import SEGMENT_BYTES
 from diting.hostio import recovery_points
+from diting.hostio.archive_content import read_backups
 from diting.hostio.archive_store import look_at
 from diting.hostio.recovery_points import Login, Wish
 from support.servers import PG_BIN, as_postgres, own, wait_until
@@ -137,7 +139,15 @@ class RestorePlace:
         return found
 
     def judged(self, point: Point) -> dict[str, Any]:
-        return restore_proof.judge(self.facts(), point, datetime.now(UTC)).as_dict()
+        """As the module does: objects are read where the restore says something of them."""
+        now = datetime.now(UTC)
+        found = restore_proof.judge(self.facts(), point, now, None)
+        if found.health is not Health.UNKNOWN:
+            look = look_at(self.settings, SEGMENT_BYTES)
+            backup = next(one for one in look.catalog.backups if one.name == self.facts()["backup"])
+            content = read_backups(look, restore_proof.chain(look.catalog, backup), SEGMENT_BYTES, 2, 60)
+            found = restore_proof.judge(self.facts(), point, now, content)
+        return found.as_dict()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

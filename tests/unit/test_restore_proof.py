@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from diting.core.backup_content import Content
 from diting.core.restore_proof import (
     NOT_THE_BACKUP,
     PHASES,
@@ -17,6 +18,7 @@ from diting.core.restore_proof import (
     Digest,
     Point,
     PointError,
+    chain,
     choose,
     forecast,
     forecast_errors,
@@ -155,16 +157,49 @@ def facts(**changes: Any) -> dict[str, Any]:
     }
 
 
-def judged(found: dict[str, Any], wanted: Point | None = None) -> tuple[str, list[str]]:
-    result = judge(found, wanted or point(7.5), NOW).as_dict()
+READ = Content(wanted=1, good=[("basebackups_005/b/tar_partitions/part_001.tar.lz4", 5)])
+
+
+def judged(
+    found: dict[str, Any], wanted: Point | None = None, content: Content | Reason | None = READ
+) -> tuple[str, list[str]]:
+    result = judge(found, wanted or point(7.5), NOW, content).as_dict()
     return result["verdict"], [reason["code"] for reason in result["reasons"]]
 
 
 def test_a_restore_that_brought_everything_back_is_a_proof():
     assert judged(facts()) == ("HEALTHY", [])
-    evidence = judge(facts(), point(7.5), NOW).evidence
+    evidence = judge(facts(), point(7.5), NOW, READ).evidence
+    assert evidence["content"]["objects_good"] == 1
     assert (evidence["fetch_bytes_per_second"], evidence["replay_bytes_per_second"]) == (10**9, 5 * 10**8)
     assert evidence["point_age_seconds"] == 3600
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict", "code"),
+    [
+        (Content(wanted=1, damaged={"part": "lz4 says: no"}), "UNHEALTHY", "object_damaged"),
+        (Content(wanted=1, unread={"part": "gone"}), "DEGRADED", "object_unread"),
+        (Content(wanted=1), "DEGRADED", "content_not_finished"),
+        (Reason("content_not_read", "the key is not read here"), "DEGRADED", "content_not_read"),
+        (None, "DEGRADED", "content_not_read"),
+    ],
+)
+def test_a_restore_that_went_well_is_no_proof_of_objects_that_are_damaged_or_were_not_read(
+    content, verdict, code
+):
+    assert judged(facts(), content=content) == (verdict, [code])
+
+
+def test_a_delta_comes_upon_its_bases_and_a_base_that_names_itself_ends_it():
+    made = archive(backups=(2, 4, 5), last=7)
+    full, delta, third = made.catalog().backups
+    upon = replace(delta, delta_from=full.name)
+    last = replace(third, delta_from=upon.name)
+    found = replace(made.catalog(), backups=(full, upon, last))
+    assert chain(found, last) == [last, upon, full]
+    looped = replace(full, delta_from=last.name)
+    assert chain(replace(found, backups=(looped, upon, last)), last) == [last, upon, looped]
 
 
 @pytest.mark.parametrize("last", range(len(PHASES)))

@@ -15,6 +15,7 @@ description:
   - Restores a backup onto a scratch instance of this host with production's own settings and commands, recovers it to a recorded point
     (M(diting.dr.recovery_point)), and looks whether the target was reached, whether each named table holds what it held then, whether
     the copy can be promoted, and whether indexes, heaps and page checksums are sound. Then takes it away.
+  - Reads every object of that backup to its end by ordinary programs too, since WAL-G does not heed the checksum of what it unpacks.
   - HEALTHY means that all of this is so. DEGRADED is a proof with something left open, such as a cluster without page checksums.
     UNKNOWN says nothing of the backup, for example when the store did not answer; UNHEALTHY says that it cannot be restored from.
   - The newest backup is taken, and at every other test an older one; one of its points, and whether it is named by name, LSN or time,
@@ -77,6 +78,14 @@ options:
     description: Longest that each check may take.
     type: float
     default: 7200
+  content_seconds:
+    description: Begin to read no further object of the backup after so long. 0 reads none, and the verdict is DEGRADED at best.
+    type: float
+    default: 14400
+  content_workers:
+    description: So many objects are read at a time.
+    type: int
+    default: 2
   records_dir:
     description: Where the records of the tests are.
     type: path
@@ -169,6 +178,7 @@ from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof impor
     Choice,
     Point,
     PointError,
+    chain,
     choose,
     forecast,
     judge,
@@ -177,12 +187,14 @@ from ansible_collections.diting.dr.plugins.module_utils.core.restore_proof impor
 from ansible_collections.diting.dr.plugins.module_utils.core.restore_words import lines, metrics
 from ansible_collections.diting.dr.plugins.module_utils.core.verdict import Health, Judgement, Reason
 from ansible_collections.diting.dr.plugins.module_utils.hostio import restore_records
+from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_content import read_backups
 from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store import ArchiveError
 from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_records import RecordsError
 from ansible_collections.diting.dr.plugins.module_utils.hostio.restore_run import RunError, Runner
 
 if t.TYPE_CHECKING:
-    from ansible_collections.diting.dr.plugins.module_utils.core.backup_catalog import Backup, Catalog
+    from ansible_collections.diting.dr.plugins.module_utils.core.backup_content import Content
+    from ansible_collections.diting.dr.plugins.module_utils.hostio.archive_store import Look
 
 _AGAIN_SECONDS = 2.0
 _LIMITS = ("fetch_seconds", "stall_seconds", "replay_seconds", "check_seconds")
@@ -190,28 +202,28 @@ _LIMITS = ("fetch_seconds", "stall_seconds", "replay_seconds", "check_seconds")
 
 def chosen(
     params: t.Mapping[str, t.Any], points: list[Point], records: list[dict[str, t.Any]]
-) -> tuple[Choice | Reason, Catalog, list[dict[str, t.Any]]]:
+) -> tuple[Choice | Reason, Look, list[dict[str, t.Any]]]:
     """What to prove, once it is archived, with the archive and the records of its cluster. Raises ArchiveError."""
     end = time.monotonic() + params["wait_seconds"]
     rng = random.SystemRandom()
     while True:
-        catalog = look_from(params).catalog
+        look = look_from(params)
+        catalog = look.catalog
         own = [dict(one) for one in of_system(records, (b.system_identifier for b in catalog.backups))]
         found = choose(catalog, points, len(own), rng)
         if isinstance(found, Choice) or time.monotonic() > end:
-            return found, catalog, own
+            return found, look, own
         time.sleep(_AGAIN_SECONDS)
 
 
-def size_of(catalog: Catalog, backup: Backup) -> int:
-    """Bytes that a restore of it takes at most: a delta comes upon its bases."""
-    known = {one.name: one for one in catalog.backups}
-    total, name, seen = 0, backup.name, set[str]()
-    while name in known and name not in seen:
-        seen.add(name)
-        total += known[name].uncompressed_size
-        name = known[name].delta_from or ""
-    return total
+def content_of(params: t.Mapping[str, t.Any], look: Look, choice: Choice) -> Content | Reason | None:
+    """What the objects of the backup hold; None when nobody wants to know."""
+    if not params["content_seconds"]:
+        return None
+    size, workers, seconds = (
+        params[name] for name in ("wal_segment_bytes", "content_workers", "content_seconds")
+    )
+    return read_backups(look, chain(look.catalog, choice.backup), size, workers, seconds)
 
 
 def request_of(params: t.Mapping[str, t.Any], name: str, choice: Choice, size: int) -> dict[str, t.Any]:
@@ -267,20 +279,26 @@ def test(params: t.Mapping[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     system = None
     try:
         points = [Point.read(point) for point in params["points"]]
-        choice, catalog, records = chosen(params, points, records)
+        choice, look, records = chosen(params, points, records)
         if isinstance(choice, Reason):
             health = Health.UNHEALTHY if choice.code == "no_backup" else Health.UNKNOWN
             judgement = Judgement(health, (choice,), {})
         else:
             plan = plan_of(choice)
             system = choice.backup.system_identifier
-            size, wal = size_of(catalog, choice.backup), choice.point.lsn - choice.backup.start_lsn
+            # A delta comes upon its bases.
+            size = sum(one.uncompressed_size for one in chain(look.catalog, choice.backup))
+            wal = choice.point.lsn - choice.backup.start_lsn
             expected = forecast(records, size, wal).as_dict()
             judgement = unknown("check_mode", "nothing was restored, since this is a check run")
             if not check_mode:
                 runner = Runner(tuple(params["program"]), params["user"], params["root"])
                 facts = runner.run(request_of(params, name, choice, size), limit_of(params, choice))
-                judgement = judge(facts, choice.point, datetime.now(UTC))
+                judgement = judge(facts, choice.point, datetime.now(UTC), None)
+                if judgement.health is not Health.UNKNOWN:
+                    # Of one that failed too: it names the object.
+                    content = content_of(params, look, choice)
+                    judgement = judge(facts, choice.point, datetime.now(UTC), content)
     except ArchiveError as error:
         judgement = unknown("could_not_look", str(error))
     except PointError as error:
@@ -345,6 +363,8 @@ def main() -> t.NoReturn:
             "stall_seconds": {"type": "float", "default": 120},
             "replay_seconds": {"type": "float", "default": 14400},
             "check_seconds": {"type": "float", "default": 7200},
+            "content_seconds": {"type": "float", "default": 14400},
+            "content_workers": {"type": "int", "default": 2},
             "records_dir": {"type": "path", "default": "/var/lib/diting/restore-tests"},
             "metrics_file": {"type": "str", "default": ""},
             "production_size_bytes": {"type": "int"},
@@ -362,6 +382,9 @@ def main() -> t.NoReturn:
     for name in _LIMITS:
         if params[name] <= 0:
             module.fail_json(msg=f"{name} is {params[name]}, wanted more than 0 seconds")
+    for name, least in (("content_seconds", 0), ("content_workers", 1)):
+        if params[name] < least:
+            module.fail_json(msg=f"{name} is {params[name]}, wanted at least {least}")
     if not params["program"]:
         module.fail_json(msg="program is empty, wanted the path of diting-wal")
     try:

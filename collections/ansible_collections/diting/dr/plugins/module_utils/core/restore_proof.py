@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .backup_content import findings as content_findings
 from .restore_sql import SENTINEL
 from .verdict import Health, Judgement, Reason, worst
 from .wal_names import lsn_text, parse_lsn
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from .backup_catalog import Backup, Catalog
+    from .backup_content import Content
 
 TARGETS = ("name", "lsn", "time")
 PHASES = ("space", "fetch", "replay", "compare", "promote", "amcheck", "stop", "checksums")
@@ -157,8 +159,23 @@ def _within(found: Catalog, backup: Backup, point: Point) -> bool:
     return max(window.begin_lsn, backup.finish_lsn) < point.lsn < window.end_lsn
 
 
-def judge(facts: Mapping[str, Any], point: Point, now: datetime) -> Judgement:
-    """What the facts of a restore prove. Facts that are not there prove nothing."""
+def chain(found: Catalog, backup: Backup) -> list[Backup]:
+    """The backup, and those that it is a delta upon, newest first."""
+    known = {one.name: one for one in found.backups}
+    bases, name = [backup], backup.delta_from
+    while name in known and known[name] not in bases:
+        bases.append(known[name])
+        name = known[name].delta_from
+    return bases
+
+
+def judge(
+    facts: Mapping[str, Any], point: Point, now: datetime, content: Content | Reason | None
+) -> Judgement:
+    """What the facts of a restore prove. Facts that are not there prove nothing.
+
+    ``content`` is what reading the backup's own objects found, a Reason why they could not be, or None where nobody tried.
+    """
     findings: list[tuple[Health, Reason]] = []
     phases = {str(phase.get("name")): phase for phase in facts.get("phases", ())}
     failed = [
@@ -187,12 +204,33 @@ def judge(facts: Mapping[str, Any], point: Point, now: datetime) -> Judgement:
         if {table.table for table in point.tables} <= {SENTINEL}:
             words = "no table of anybody's was recorded with the point: only that rows come back was proven, not whose"
             findings.append((Health.DEGRADED, Reason("only_sentinel_compared", words, 0, 1)))
+    if content is not None or all(health is not Health.UNKNOWN for health, _reason in findings):
+        findings += _content(content)
     if not facts.get("torn_down"):
         words = f"the scratch instance was not taken away: {facts.get('torn_down_words') or 'nobody said so'}"
         findings.append((Health.DEGRADED, Reason("scratch_left", words, facts.get("root"))))
     health = worst(*(finding[0] for finding in findings)) if findings else Health.HEALTHY
     findings.sort(key=lambda finding: (Health.UNHEALTHY, Health.UNKNOWN, Health.DEGRADED).index(finding[0]))
-    return Judgement(health, tuple(reason for _health, reason in findings), _evidence(facts, point, now))
+    return Judgement(
+        health, tuple(reason for _health, reason in findings), _evidence(facts, point, now, content)
+    )
+
+
+def _content(content: Content | Reason | None) -> list[tuple[Health, Reason]]:
+    """Damage fails a restore that went well too: WAL-G does not heed the checksum of what it unpacks.
+
+    What PostgreSQL keeps a checksum of is seen on the copy, and a wrong byte in the rest nowhere else. That somebody could not
+    look takes nothing from what the restore itself proved.
+    """
+    if content is None:
+        words = "the objects of the backup were not read by ordinary programs: a wrong byte outside of tables is not excluded"
+        return [(Health.DEGRADED, Reason("content_not_read", words))]
+    if isinstance(content, Reason):
+        return [(Health.DEGRADED, content)]
+    bad = Health.UNHEALTHY
+    return [
+        (bad if health is bad else Health.DEGRADED, reason) for health, reason in content_findings(content)
+    ]
 
 
 def _broken(name: str, phase: Mapping[str, Any]) -> tuple[Health, Reason]:
@@ -235,7 +273,9 @@ def seconds_of(facts: Mapping[str, Any], name: str) -> float | None:
     return None
 
 
-def _evidence(facts: Mapping[str, Any], point: Point, now: datetime) -> dict[str, Any]:
+def _evidence(
+    facts: Mapping[str, Any], point: Point, now: datetime, content: Content | Reason | None
+) -> dict[str, Any]:
     fetch, replay = seconds_of(facts, "fetch"), seconds_of(facts, "replay")
     size, wal = facts.get("size_bytes"), facts.get("wal_bytes")
     return {
@@ -252,6 +292,7 @@ def _evidence(facts: Mapping[str, Any], point: Point, now: datetime) -> dict[str
         "phases": {str(p.get("name")): p.get("seconds") for p in facts.get("phases", ())},
         "tables": len(point.tables),
         "rows": sum(table.rows for table in point.tables),
+        "content": None if content is None or isinstance(content, Reason) else content.as_dict(),
     }
 
 

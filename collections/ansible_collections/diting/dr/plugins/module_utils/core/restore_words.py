@@ -54,6 +54,10 @@ def lines(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> li
         )
         for name, seconds in evidence.get("phases", {}).items():
             found.append(f"  {name:<10} {duration(seconds):>12}{_speed(name, evidence)}")
+        content = evidence.get("content")
+        if content:
+            words = f"{content['objects_good']} of {content['objects_wanted']} objects of the backup read to their end"
+            found.append(f"  {'content':<10} {duration(content['seconds']):>12}   {words}")
         if proven(record):
             found.append(
                 f"  proven: the target was reached; tables as they were recorded: {evidence.get('tables')}, with"

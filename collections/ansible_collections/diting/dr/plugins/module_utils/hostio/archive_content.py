@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 
 from ..core.backup_catalog import BACKUPS, WAL, StoredObject, without_ending
 from ..core.backup_content import Content
+from ..core.verdict import Reason
 from ..core.wal_names import parse_segment
 from ..core.wal_segment import BadFileError, check
 from .archive_decode import CannotDecodeError, DecodeError, Decoder
 from .archive_store import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import IO
 
-    from .archive_store import Archive
+    from ..core.backup_catalog import Backup
+    from .archive_store import Archive, Look
 
 _BLOCK_BYTES = 2**20
 _HEAD_BYTES = 16
@@ -124,6 +126,18 @@ class ContentReader:
             check(stem, data, self._system, None)
         except BadFileError as error:
             raise BadFileError(f"{name}: {error}") from error
+
+
+def read_backups(
+    look: Look, backups: Iterable[Backup], segment_bytes: int, workers: int, seconds: float
+) -> Content | Reason:
+    """Read all parts of these backups to their end; a Reason says why none of them can be."""
+    wanted = readable([item for backup in backups for item in backup.objects])
+    try:
+        with Decoder(look.settings) as decoder:
+            return ContentReader(look.archive, decoder, segment_bytes, workers, seconds).read(wanted)
+    except CannotDecodeError as error:
+        return Reason("content_not_read", str(error))
 
 
 def _tar(name: str, stream: IO[bytes]) -> None:
