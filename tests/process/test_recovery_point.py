@@ -175,6 +175,8 @@ def wanted(place: RestorePlace, points: list[dict[str, Any]], **changes: Any) ->
         "stall_seconds": 20,
         "replay_seconds": 60,
         "check_seconds": 60,
+        "content_seconds": 60.0,
+        "content_workers": 2,
         "records_dir": str(place.base / "records"),
         "metrics_file": str(place.base / "metrics" / "restore.prom"),
         "production_size_bytes": 10**12,

@@ -17,7 +17,7 @@ from .verdict import Health, Judgement, Reason, worst
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .backup_catalog import Backup, Catalog
+    from .backup_catalog import Backup, Catalog, Window
     from .backup_content import Content
 
 CLOCK_SECONDS = 5.0
@@ -64,7 +64,7 @@ def judge(
         *_unreadable(found),
         *_whose(found, limits),
         *_newest(found, limits, now),
-        *(finding for backup in found.backups for finding in _parts(found, backup)),
+        *(finding for backup in found.backups for finding in part_findings(found, backup)),
         *_wal(found, limits, now),
         *_frozen(found),
         *_unfinished(found, limits, now),
@@ -153,7 +153,8 @@ def _newest(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
     return findings
 
 
-def _parts(found: Catalog, backup: Backup) -> list[Finding]:
+def part_findings(found: Catalog, backup: Backup) -> list[Finding]:
+    """Parts of one backup that are gone, empty or shorter than they were written; a base that is gone."""
     findings: list[Finding] = []
     there = {item.name.rpartition("/")[2]: item for item in backup.objects if "/tar_partitions/" in item.name}
     missing = sorted(set(backup.parts or ()) - set(there))
@@ -179,6 +180,12 @@ def _parts(found: Catalog, backup: Backup) -> list[Finding]:
     return findings
 
 
+def _for_its_end_alone(found: Catalog, backup: Backup, window: Window) -> bool:
+    """Is it a permanent one whose WAL ends with it? That is how retention leaves it, and no gap."""
+    own_end = -(-backup.finish_lsn // found.segment_bytes) * found.segment_bytes
+    return backup.is_permanent and window.recoverable and window.end_lsn == own_end
+
+
 def _wal(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
     findings: list[Finding] = []
     told: set[str] = set()
@@ -186,6 +193,8 @@ def _wal(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
         near = [backup for backup in found.backups if found.reaches(backup, timeline)]
         for backup in reversed(near):
             window = found.window(backup, timeline)
+            if backup is not near[-1] and _for_its_end_alone(found, backup, window):
+                continue
             # A gap before a newer backup, or on a way that recovery went once, costs only the moments there; and is told once.
             missing = [name for name in window.missing if name not in told]
             told.update(missing)
