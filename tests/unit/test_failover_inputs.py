@@ -329,6 +329,7 @@ def test_planned_work_is_an_operate_run_that_is_open(gate, tmp_path, wall):
         ("l4.restore", True),
         # Hours beside a cluster that goes on: a primary that dies meanwhile is fenced as ever.
         ("operate.restore_test", False),
+        ("operate.retention", False),
         ("operate.restore_copy", False),
         ("l4.failover", False),
     ],

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 OPERATE = "operate."
 RESTORE = "l4.restore"
-BESIDE = frozenset({"operate.restore_test", "operate.restore_copy"})
+BESIDE = frozenset({"operate.restore_test", "operate.restore_copy", "operate.retention"})
 """Work beside a cluster that goes on: for hours perhaps, in which a primary that dies is to be fenced as ever."""
 SCENARIO = "l4.failover"
 ASK_AGAIN_SECONDS = 60.0

@@ -220,10 +220,8 @@ def content_of(params: t.Mapping[str, t.Any], look: Look, choice: Choice) -> Con
     """What the objects of the backup hold; None when nobody wants to know."""
     if not params["content_seconds"]:
         return None
-    size, workers, seconds = (
-        params[name] for name in ("wal_segment_bytes", "content_workers", "content_seconds")
-    )
-    return read_backups(look, chain(look.catalog, choice.backup), size, workers, seconds)
+    limits = (params[name] for name in ("wal_segment_bytes", "content_workers", "content_seconds"))
+    return read_backups(look, chain(look.catalog, choice.backup), *limits)
 
 
 def request_of(params: t.Mapping[str, t.Any], name: str, choice: Choice, size: int) -> dict[str, t.Any]:
@@ -379,10 +377,7 @@ def main() -> t.NoReturn:
         supports_check_mode=True,
     )
     params = module.params
-    for name in _LIMITS:
-        if params[name] <= 0:
-            module.fail_json(msg=f"{name} is {params[name]}, wanted more than 0 seconds")
-    for name, least in (("content_seconds", 0), ("content_workers", 1)):
+    for name, least in (*((name, 0.001) for name in _LIMITS), ("content_seconds", 0), ("content_workers", 1)):
         if params[name] < least:
             module.fail_json(msg=f"{name} is {params[name]}, wanted at least {least}")
     if not params["program"]:
