@@ -13,8 +13,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from . import child, config, memory, timeline
-from .postmaster import RecoveryMode, ServerState, data_directory, recovery_mode, server_state
+from . import child, config, memory, owner, timeline
+from .postmaster import (
+    RecoveryMode,
+    ServerState,
+    data_directory,
+    recovery_mode,
+    server_state,
+    system_identifier,
+)
 
 PROGRAM = "diting-wal-archive"
 EXIT_FAILED = 1
@@ -66,8 +73,7 @@ def _archive(settings: config.Config, path: str, started: float) -> int:
             return EXIT_FAILED
     watch = _watch(settings, data_dir, started, online=online)
     standby = online and recovery_mode(data_dir) is RecoveryMode.STANDBY
-    push = _push_unless_held if standby else _exec_push
-    outcome = child.supervise(lambda: push(settings, path), watch)
+    outcome = child.supervise(lambda: _push_own(settings, path, data_dir, standby=standby), watch)
     if outcome.code == 0:
         # restore_command must not go on saying that the store has not what it has now.
         memory.forget(os.path.join(settings.state_dir, memory.FILE))
@@ -137,6 +143,16 @@ def _push_unless_held(settings: config.Config, path: str) -> int:
     except (store.StoreError, config.ConfigError) as error:
         return child.tell(str(error), EXIT_FAILED)
     return 0
+
+
+def _push_own(settings: config.Config, path: str, data_dir: str, *, standby: bool) -> int:
+    """Worker: nothing of this server goes to where another cluster's backups are."""
+    try:
+        walg = config.read_json(settings.walg_config)
+        owner.refuse_foreign(walg, system_identifier(data_dir), settings.state_dir)
+    except (owner.OwnerError, config.ConfigError) as error:
+        return child.tell(str(error), EXIT_FAILED)
+    return (_push_unless_held if standby else _exec_push)(settings, path)
 
 
 def _exec_push(settings: config.Config, path: str) -> int:

@@ -21,12 +21,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from . import child, config, store
+from . import child, config, owner, store
 
 PROGRAM = "diting-wal"
 EXIT_WELL, EXIT_UNWELL, EXIT_UNKNOWN, EXIT_USAGE = 0, 1, 2, 64
 _ASK_SECONDS = 10.0
-_SENTINEL = "_backup_stop_sentinel.json"
 _MOST_NAMES = 100_000
 _STATE_QUERY = """
 select json_build_object(
@@ -162,8 +161,8 @@ def _prove(options: argparse.Namespace) -> int:
 
 def _status(walg: dict[str, Any], ready_limit: int) -> tuple[int, dict[str, Any]]:
     server = _server(walg)
-    backups = _backups(walg, server["system_identifier"])
-    reasons = judge(server, backups, ready_limit)
+    backups, foreign = _backups(walg, server["system_identifier"])
+    reasons = [*_foreign(walg, foreign, server["system_identifier"]), *judge(server, backups, ready_limit)]
     health = "UNHEALTHY" if reasons else "HEALTHY"
     return (EXIT_UNWELL if reasons else EXIT_WELL), {
         "health": health,
@@ -207,13 +206,15 @@ def _first(
     if server["in_recovery"]:
         return EXIT_WELL, {"changed": False, "skipped": "in recovery", "server": server}
     system = server["system_identifier"]
-    before = _backups(walg, system)
+    before, foreign = _backups(walg, system)
+    if foreign:
+        return EXIT_UNWELL, _refused(walg, foreign, system)
     if before:
         return EXIT_WELL, {"changed": False, "backups": [asdict(backup) for backup in before]}
     if check:
         return EXIT_WELL, {"changed": True, "backups": []}
     output = _push(settings, server["data_directory"], seconds)
-    after = _backups(walg, system)
+    after, _others = _backups(walg, system)
     if not after:
         # WAL-G's exit code is not the proof; what the store holds is.
         raise UnknownError(f"backup-push ended well, but the store shows no backup: {output}")
@@ -225,14 +226,16 @@ def _one_more(
 ) -> tuple[int, dict[str, Any]]:
     """On a primary or a standby. A standby's backup can be recovered once its primary has archived the WAL of its end."""
     server = _server(walg)
-    before = _backups(walg, server["system_identifier"])
+    before, foreign = _backups(walg, server["system_identifier"])
+    if foreign:
+        return EXIT_UNWELL, _refused(walg, foreign, server["system_identifier"])
     kind = options.kind
     if kind == "auto":
         kind = kind_of_next(before, server["timeline"], time.time(), options.full_after)
     steps = options.delta_steps if kind == "delta" else 0
     output = _push(settings, server["data_directory"], options.seconds, steps)
     known = {backup.name for backup in before}
-    new = [b for b in _backups(walg, server["system_identifier"]) if b.name not in known]
+    new = [b for b in _backups(walg, server["system_identifier"])[0] if b.name not in known]
     if len(new) != 1:
         raise UnknownError(f"backup-push ended well, but the store shows {len(new)} new backups: {output}")
     # A delta without a base is a full one, whatever was asked for.
@@ -270,16 +273,29 @@ def _push(settings: config.Config, data_dir: str, seconds: float, delta_steps: i
     return outcome.output
 
 
-def _backups(walg: dict[str, Any], system_identifier: str) -> list[Backup]:
-    """Finished backups of this database system, oldest first. Raises StoreError."""
+def _foreign(walg: dict[str, Any], foreign: Sequence[Backup], system: str) -> list[Reason]:
+    if not foreign:
+        return []
+    message = owner.words(walg, foreign[-1].name, foreign[-1].system_identifier, system)
+    return [Reason("foreign_backup", message, foreign[-1].system_identifier, system)]
+
+
+def _refused(walg: dict[str, Any], foreign: Sequence[Backup], system: str) -> dict[str, Any]:
+    """Nothing is written beside them: a backup of another cluster can have the same name."""
+    reasons = [asdict(reason) for reason in _foreign(walg, foreign, system)]
+    return {"health": "UNHEALTHY", "changed": False, "reasons": reasons}
+
+
+def _backups(walg: dict[str, Any], system_identifier: str) -> tuple[list[Backup], list[Backup]]:
+    """Finished backups of this database system, oldest first, and those of others. Raises StoreError."""
     where = store.open_store(walg)
     names = where.names(f"{store.BACKUP_FOLDER}/", _MOST_NAMES, _ASK_SECONDS)
     found = []
     for name in sorted(names):
         base = name.removeprefix(f"{store.BACKUP_FOLDER}/")
-        if "/" in base or not base.endswith(_SENTINEL):
+        if "/" in base or not base.endswith(owner.SENTINEL):
             continue
-        base = base.removesuffix(_SENTINEL)
+        base = base.removesuffix(owner.SENTINEL)
         raw = where.read(f"{store.BACKUP_FOLDER}/{base}/metadata.json", _ASK_SECONDS)
         try:
             meta = json.loads(raw)
@@ -291,9 +307,10 @@ def _backups(walg: dict[str, Any], system_identifier: str) -> list[Backup]:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise UnknownError(f"metadata.json of {base} cannot be understood: {error!r}") from error
-        if backup.system_identifier == system_identifier:
-            found.append(backup)
-    return sorted(found, key=lambda backup: backup.finish_time)
+        found.append(backup)
+    found.sort(key=lambda backup: backup.finish_time)
+    own = [backup for backup in found if backup.system_identifier == system_identifier]
+    return own, [backup for backup in found if backup not in own]
 
 
 def _server(walg: dict[str, Any]) -> dict[str, Any]:
