@@ -322,7 +322,7 @@ STAGES: dict[str, Stage] = {
     ),
     "process": Stage(
         "real daemons on loopback, pages in a browser",
-        pytest_stage("tests/process", "tests/browser", limit_seconds=2700),
+        pytest_stage("tests/process", "tests/browser", limit_seconds=2700, workers=2),
     ),
     "build": Stage(
         "the wheel and the collection, built and looked into", pytest_stage("tests/build", limit_seconds=300)

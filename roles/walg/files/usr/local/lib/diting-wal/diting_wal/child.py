@@ -24,6 +24,7 @@ _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 2000
 _REAP_SECONDS = 0.2
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_HELD_BACK = {*_STOP_SIGNALS, signal.SIGHUP}
 
 
 class Outcome(NamedTuple):
@@ -79,9 +80,12 @@ def supervise(
     try:
         for signum in _STOP_SIGNALS:
             signal.signal(signum, interrupted)
+        # One that comes in between would find a worker that nobody knows of yet, and that nobody would then end.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         pid = os.fork()
         if pid == 0:
             _be_child(work, output)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         if started is not None:
             started(pid)
         with open(os.pidfd_open(pid), "rb", buffering=0) as handle:
@@ -96,6 +100,10 @@ def supervise(
         if interrupted_by is not None:
             interrupted_by(stop.signum)
         os._exit(128 + stop.signum)
+    except BaseException:
+        if pid > 0:
+            _kill_group(pid)
+        raise
     # A killed worker (out of memory, say) has a negative code; that is a failure like any other.
     return Outcome(code if code >= 0 else 255, "ended", _tail(output))
 
@@ -150,6 +158,7 @@ def _be_child(work: Callable[[], int], output: int) -> NoReturn:
         die_with_parent()
         for signum in _STOP_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
