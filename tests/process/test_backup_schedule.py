@@ -209,6 +209,18 @@ def test_a_standby_takes_full_and_delta_backups_that_restore(
     host.write(store.settings(**where, PGDATABASE="postgres"), restore_target_seconds=60)
     full = push(host)
     assert full["kind"] == "full"
+    # It would take the first one's name, and be written over it.
+    before = {
+        path: path.stat().st_mtime_ns for path in store.path("basebackups_005").rglob("*") if path.is_file()
+    }
+    for kind in ("full", "delta"):
+        again = push(host, "--kind", kind)
+        assert again["changed"] is False
+        assert f"no checkpoint has come since {full['backup']['name']}" in again["skipped"]
+    now = {
+        path: path.stat().st_mtime_ns for path in store.path("basebackups_005").rglob("*") if path.is_file()
+    }
+    assert now == before
     archiving.sql(
         "update kept set n = n where n % 7 = 0; insert into kept select generate_series(1001, 3000)"
     )

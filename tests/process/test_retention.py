@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ def params(place: RestorePlace, tmp_path: Path, **changes: Any) -> dict[str, Any
         "monthly": False,
         "minimum_full": 2,
         "unfinished_seconds": 0.0,
+        "maximum_age_seconds": 3600.0,
+        "proof_wanted": False,
+        "expected_backups": None,
+        "lock_file": str(tmp_path / "prove.lock"),
         **changes,
     }
 
@@ -102,6 +107,7 @@ def test_what_is_beyond_every_tier_goes_and_what_is_kept_is_restored_from(
 def test_walg_that_does_something_else_is_not_let(restore_place: RestorePlace, tmp_path: Path) -> None:
     place = restore_place
     place.back_up()
+    first = place.newest_backup()["backup"]
     push(place)
     push(place)
     before = stored(place)
@@ -125,11 +131,27 @@ def test_walg_that_does_something_else_is_not_let(restore_place: RestorePlace, t
             carry_out(instead(script), False)
     for script, words in (
         ("echo no such command; exit 3", "exit 3: no such command"),
-        ("sleep 60", "timed out"),
+        ("sleep 60", "not done after 1 s"),
     ):
         with pytest.raises(WalgError, match=words):
             carry_out({**instead(script), "seconds": 1.0}, False)
+    # One that is asked to delete, and names something else, or does nothing.
+    real = f'case "$*" in *--confirm) ;; *) exec {wrapper["walg"]} "$@" ;; esac'
+    stop = f"will be deleted: basebackups_005/{newest}/metadata.json"
+    with pytest.raises(WalgError, match=f"about to do what nobody asked for: {stop}"):
+        carry_out(instead(f"{real}; echo '{stop}'; sleep 60"), False)
+    with pytest.raises(Refused, match=r"objects are still there, such as .* has its key the right to delete"):
+        carry_out(instead(f"{real}; exit 0"), False)
     # One that says it has marked a backup, and has not.
     with pytest.raises(Refused, match="is not permanent all the same"):
         carry_out({**instead("exit 0"), "monthly": True}, False)
+    # What was shown is what may go; and a restore test that is under way is not disturbed.
+    with pytest.raises(Refused, match="would be deleted too, which was not in the plan that was shown"):
+        carry_out(params(place, tmp_path, expected_backups=[]), False)
+    with (tmp_path / "prove.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="a restore test, or another retention, is under way"):
+            carry_out(params(place, tmp_path), False)
     assert stored(place) == before
+    done = carry_out(params(place, tmp_path, expected_backups=[first]), False)
+    assert done["deleted"]["backups"] == [first]

@@ -12,14 +12,12 @@ import pytest
 
 from diting.core.backup_catalog import BACKUPS, SENTINEL, WAL
 from diting.core.backup_judge import Limits, judge
-from diting.core.retention import (
-    KEPT_BEYOND,
+from diting.core.retention import KEPT_BEYOND, order_of, plan
+from diting.core.retention_plan import (
     Policy,
     Proofs,
     RetentionPlan,
     check_dry_run,
-    order_of,
-    plan,
     proofs_of,
     would_delete,
 )
@@ -27,7 +25,8 @@ from diting.core.verdict import Reason
 from support.archives import NOW, Made
 
 DAY = 86400.0
-WEEK = Policy(monthly=False)
+WEEK = Policy(monthly=False, proof_wanted=False)
+MONTHLY = replace(WEEK, monthly=True)
 
 
 def daily(days: int, *, timeline: int = 1, **changes: Any) -> tuple[Made, list[str]]:
@@ -110,7 +109,7 @@ def test_what_a_tier_would_thin_out_is_kept_and_said():
 
 def test_the_first_full_backup_of_a_month_is_marked_once_and_stays_with_its_own_wal():
     made, names = daily(40)
-    found = planned(made, Policy())
+    found = planned(made, MONTHLY)
     # 13 October is the oldest, 1 November the first of its month.
     assert found.marks == (names[0], names[19])
     assert "mark" in next(line for line in found.lines() if names[0] in line)
@@ -118,10 +117,10 @@ def test_the_first_full_backup_of_a_month_is_marked_once_and_stays_with_its_own_
     for number, name in enumerate(names):
         marked.backup(3 * number + 1, (40 - number) * DAY, is_permanent=name in found.marks)
     marked.wal(*range(1, 124))
-    again = planned(marked, Policy())
+    again = planned(marked, MONTHLY)
     assert again.marks == ()
     gone = by_walg(marked, again)
-    assert check_dry_run(again, gone) is None
+    assert check_dry_run(again, gone, marked.contents) is None
     delete(marked, gone)
     left = {backup.name: marked.catalog().window(backup) for backup in marked.catalog().backups}
     assert {names[0], names[19]} < set(left)
@@ -132,6 +131,29 @@ def test_the_first_full_backup_of_a_month_is_marked_once_and_stays_with_its_own_
     assert (verdict["verdict"], verdict["reasons"]) == ("HEALTHY", [])
     delete(marked, [f"{WAL}{order_of(names[34])[:16]}{3 * 34 + 2:08X}.lz4"])
     assert judge(marked.catalog(), Limits(2 * DAY), NOW).as_dict()["verdict"] == "DEGRADED"
+
+
+def test_a_permanent_backup_excuses_no_gap_but_the_one_that_retention_makes():
+    made = Made()
+    first = made.backup(1, 3 * DAY, is_permanent=True)
+    made.backup(9, DAY)
+    made.wal(1, *range(5, 11))
+    found = judge(made.catalog(), Limits(2 * DAY), NOW).as_dict()
+    assert (found["verdict"], found["reasons"][0]["code"]) == ("DEGRADED", "wal_missing")
+    delete(
+        made,
+        [name for name in made.contents if WAL in name and order_of(first) < order_of(name) < f"{9:024X}"],
+    )
+    made.wal(9)
+    # A second one, and a way that a recovery went once and that leads nowhere: still nothing is missing.
+    made.backup(5, 2 * DAY, is_permanent=True)
+    made.wal(5)
+    delete(
+        made,
+        [name for name in made.contents if WAL in name and order_of(name) and order_of(name)[-1] in "678"],
+    )
+    found = judge(made.catalog(), Limits(2 * DAY), NOW).as_dict()
+    assert (found["verdict"], found["reasons"]) == ("HEALTHY", [])
 
 
 def test_never_fewer_good_backups_than_wanted():
@@ -148,24 +170,36 @@ def test_a_backup_that_was_found_bad_counts_for_nothing_and_a_proven_one_is_left
     found = planned(made, WEEK, Proofs(failed=frozenset({names[3]})))
     assert found.cut is not None
     assert found.cut.name == names[2]
-    found = planned(made, WEEK, Proofs(proven=frozenset({names[1]})))
+    wanted = replace(WEEK, proof_wanted=True)
+    found = planned(made, wanted, Proofs(proven=frozenset({names[5]})))
+    assert found.cut is not None
+    assert found.cut.name == names[3]
+    found = planned(made, wanted, Proofs(proven=frozenset({names[1]})))
     assert found.cut is not None
     assert found.cut.name == names[1]
-    only = planned(made, WEEK, Proofs(proven=frozenset({names[1]}), failed=frozenset({names[0], names[1]})))
-    assert (only.cut, "no backup would be left that a restore test has proven" in only.why) == (None, True)
+    none = planned(made, wanted)
+    assert (none.cut, "no backup would be left that a restore test has proven" in none.why) == (None, True)
 
 
-def test_the_last_word_of_the_restore_tests_counts():
+def test_the_last_word_of_the_restore_tests_counts_for_all_that_a_delta_is_upon():
+    made, names = daily(3)
+    delta = made.backup(20, 60, base=names[2])
+
     def record(backup: str, verdict: str) -> dict[str, Any]:
         return {"verdict": verdict, "evidence": {"backup": backup}}
 
-    found = proofs_of(
-        [record("a", "UNHEALTHY"), record("b", "HEALTHY"), record("a", "DEGRADED"), record("b", "UNKNOWN")]
+    def said(*records: dict[str, Any]) -> Proofs:
+        return proofs_of(records, made.catalog())
+
+    a, b = names[:2]
+    found = said(record(a, "UNHEALTHY"), record(b, "HEALTHY"), record(a, "DEGRADED"), record(b, "UNKNOWN"))
+    assert found == Proofs(frozenset(), frozenset({a, b}))
+    assert said(record(a, "HEALTHY"), record(a, "UNHEALTHY")) == Proofs(frozenset({a}), frozenset())
+    assert said(record(delta, "UNHEALTHY")).failed == {delta, names[2]}
+    assert said(record(delta, "UNHEALTHY"), record(names[2], "HEALTHY")) == Proofs(
+        frozenset({delta}), frozenset({names[2]})
     )
-    assert found == Proofs(frozenset(), frozenset({"a", "b"}))
-    assert proofs_of([record("a", "HEALTHY"), record("a", "UNHEALTHY")]) == Proofs(
-        frozenset({"a"}), frozenset()
-    )
+    assert said(record("base_of_long_ago", "HEALTHY")) == Proofs()
 
 
 def test_a_gap_moves_the_cut_before_it_or_leaves_everything():
@@ -191,6 +225,20 @@ def damage_clock(made: Made, _names: list[str]) -> None:
 def damage_order(made: Made, _names: list[str]) -> None:
     # A new cluster in an old prefix: it begins to count anew.
     made.backup(0, 60)
+    made.wal(0)
+
+
+def damage_stopped(made: Made, _names: list[str]) -> None:
+    # As when the clock runs ahead: everything is old.
+    made.contents = {k: v for k, v in made.contents.items() if k.startswith(WAL)}
+    for number in range(11):
+        made.backup(3 * number + 1, (30 - number) * DAY)
+
+
+def damage_left_behind(made: Made, _names: list[str]) -> None:
+    # Somebody went back to before the first backup: nothing leads to where production is now.
+    made.history(2, (1, "0/500"))
+    made.wal(0, 1, 2, timeline=2)
 
 
 def damage_written(made: Made, names: list[str]) -> None:
@@ -205,6 +253,8 @@ def damage_written(made: Made, names: list[str]) -> None:
         (damage_clock, "clock_differs"),
         (damage_order, "order_differs"),
         (damage_written, "being_written"),
+        (damage_stopped, "backups_stopped"),
+        (damage_left_behind, "backups_stopped"),
     ],
 )
 def test_an_archive_that_is_not_understood_is_left_alone(
@@ -239,16 +289,47 @@ def test_a_permanent_delta_with_a_permanent_base_holds_nothing_back():
     assert found.cut.name == names[3]
 
 
+def test_what_a_restore_has_left_behind_does_not_count():
+    made = Made()
+    ages = [13, 12, 11, 10, 9, 8, 7.5, 1]
+    names = [made.backup(3 * number + 1, age * DAY) for number, age in enumerate(ages[:-1])]
+    made.wal(*range(1, 25))
+    # Back to just after the fifth; what came after it on timeline 1 leads nowhere.
+    fork = 3 * 4 + 2
+    made.history(2, (1, f"0/{fork * 2**24 + 500:X}"))
+    made.wal(*range(fork, 25), timeline=2)
+    names.append(made.backup(20, DAY, timeline=2))
+    found = planned(made)
+    assert found.cut is not None
+    assert found.cut.name == names[4]
+    gone = by_walg(made, found)
+    assert check_dry_run(found, gone, made.contents) is None
+    delete(made, gone)
+    assert made.catalog().window(made.catalog().backups[0], 2).missing == ()
+
+
+def test_the_mark_is_part_of_the_plan():
+    made, names = daily(10)
+    # The only proven one is permanent once it is marked, and would satisfy nobody who wants a young proof.
+    found = planned(made, replace(MONTHLY, proof_wanted=True), Proofs(proven=frozenset({names[0]})))
+    assert found.marks == (names[0],)
+    assert found.cut is not None
+    assert (found.cut.name, found.deleted) == (names[0], ())
+
+
 def test_walgs_own_word_has_to_be_what_was_planned():
     made, names = daily(10)
     found = planned(made)
     fine = by_walg(made, found)
-    assert check_dry_run(found, fine) is None
+    assert check_dry_run(found, fine, made.contents) is None
     needed = f"{WAL}{order_of(names[3])}.lz4"
-    more = check_dry_run(found, [*fine, needed])
+    more = check_dry_run(found, [*fine, needed], made.contents)
     assert more is not None
     assert (more.code, needed in more.message) == ("would_delete_too_much", True)
-    less = check_dry_run(found, [name for name in fine if names[1] not in name])
+    strange = check_dry_run(found, [*fine, "wal_005/new"], made.contents)
+    assert strange is not None
+    assert (strange.code, "wal_005/new" in strange.message) == ("would_delete_unseen", True)
+    less = check_dry_run(found, [name for name in fine if names[1] not in name], made.contents)
     assert less is not None
     assert (less.code, names[1] in less.message) == ("would_delete_other", True)
     text = (
@@ -271,7 +352,18 @@ def drawn(rng: Random) -> Made:
         after = number + rng.randint(1, 4)
         made.wal(*[one for one in range(number, after) if rng.random() > 0.01], timeline=timeline)
         number = after
-        if rng.random() < 0.15:
+        if rng.random() < 0.08 and number > 6:
+            # Back to an earlier moment: the rest of this timeline is left behind.
+            number -= rng.randint(1, 5)
+            kept = [one for one in switches if int(one[1].partition("/")[2], 16) < number * 2**24]
+            parent = switches[len(kept)][0] if len(kept) < len(switches) else timeline
+            switches = [*kept, (parent, f"0/{number * 2**24 + 700:X}")]
+            timeline += 1
+            made.history(timeline, *switches)
+            made.wal(number, timeline=timeline)
+            number += 1
+            fulls = []
+        elif rng.random() < 0.15:
             switches.append((timeline, f"0/{number * 2**24 + 500:X}"))
             made.wal(number, timeline=timeline)
             timeline += 1
@@ -284,10 +376,17 @@ def drawn(rng: Random) -> Made:
 @pytest.mark.parametrize("seed", range(300))
 def test_whatever_walg_deletes_by_a_plan_each_kept_backup_is_as_good_as_before(seed: int):
     made = drawn(Random(seed))
-    found = planned(made)
+    policy = replace(WEEK, maximum_age_seconds=30 * DAY)
+    found = plan(made.catalog(), made.objects(), policy, NOW, Proofs())
+    if isinstance(found, Reason):
+        top = made.catalog().top
+        assert found.code == "backups_stopped"
+        assert not [b for b in made.catalog().backups if made.catalog().reaches(b, top or 0) and b.delta_from is None
+                    and made.catalog().window(b).recoverable]  # fmt: skip
+        return
     before = {b.name: made.catalog().window(b) for b in made.catalog().backups}
     gone = by_walg(made, found)
-    assert check_dry_run(found, gone) is None
+    assert check_dry_run(found, gone, made.contents) is None
     delete(made, gone)
     after = made.catalog()
     assert after.unreadable == {}
@@ -301,6 +400,7 @@ def test_whatever_walg_deletes_by_a_plan_each_kept_backup_is_as_good_as_before(s
             assert now == before[backup.name]
     if found.cut is not None:
         assert (NOW - found.cut.finish_time).total_seconds() >= 7 * DAY
-        assert after.window(found.cut).missing == ()
-    again = planned(made)
+        assert after.reaches(found.cut, after.top or 0)
+        assert after.window(found.cut, after.top).missing == ()
+    again = planned(made, policy)
     assert by_walg(made, again) == [], "a second run has nothing to do"

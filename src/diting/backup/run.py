@@ -136,7 +136,7 @@ def _back_up(config: Schedule, lock: Lock) -> Result:
     facts: dict[str, Any] = {"seconds": seconds}
     try:
         said = json.loads(out)
-        facts |= {name: said[name] for name in ("changed", "kind", "backup") if name in said}
+        facts |= {name: said[name] for name in ("changed", "kind", "backup", "skipped") if name in said}
         problem = problem or "; ".join(reason["message"] for reason in said.get("reasons", ()))
     except (ValueError, TypeError, KeyError):
         problem = problem or f"exit {process.returncode}: {(err or out).strip()[-_STDERR_CHARACTERS:]}"

@@ -17,7 +17,7 @@ from .verdict import Health, Judgement, Reason, worst
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .backup_catalog import Backup, Catalog, Window
+    from .backup_catalog import Backup, Catalog
     from .backup_content import Content
 
 CLOCK_SECONDS = 5.0
@@ -180,10 +180,25 @@ def part_findings(found: Catalog, backup: Backup) -> list[Finding]:
     return findings
 
 
-def _for_its_end_alone(found: Catalog, backup: Backup, window: Window) -> bool:
-    """Is it a permanent one whose WAL ends with it? That is how retention leaves it, and no gap."""
-    own_end = -(-backup.finish_lsn // found.segment_bytes) * found.segment_bytes
-    return backup.is_permanent and window.recoverable and window.end_lsn == own_end
+def _for_its_end_alone(found: Catalog, backup: Backup, timeline: int) -> bool:
+    """Is it a permanent one behind which all WAL is gone, up to the oldest backup that is not? So retention leaves it; it is no gap."""
+    size = found.segment_bytes
+    end = (backup.finish_lsn - 1) // size
+    others = [one for one in found.backups if not one.is_permanent and one.start_lsn // size > end]
+    if not backup.is_permanent or not found.window(backup, timeline).recoverable or not others:
+        return False
+    next_one = min(one.start_lsn // size for one in others)
+    spared = {
+        number
+        for one in found.backups
+        if one.is_permanent
+        for number in range(one.start_lsn // size, (one.finish_lsn - 1) // size + 1)
+    }
+    own = {branch.timeline for branch in found.lineage(timeline)}
+    return not any(
+        one.timeline in own and end < one.number < next_one and one.number not in spared
+        for one in found.segments
+    )
 
 
 def _wal(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
@@ -193,7 +208,9 @@ def _wal(found: Catalog, limits: Limits, now: datetime) -> list[Finding]:
         near = [backup for backup in found.backups if found.reaches(backup, timeline)]
         for backup in reversed(near):
             window = found.window(backup, timeline)
-            if backup is not near[-1] and _for_its_end_alone(found, backup, window):
+            if (backup is not near[-1] or timeline != found.top) and _for_its_end_alone(
+                found, backup, timeline
+            ):
                 continue
             # A gap before a newer backup, or on a way that recovery went once, costs only the moments there; and is told once.
             missing = [name for name in window.missing if name not in told]

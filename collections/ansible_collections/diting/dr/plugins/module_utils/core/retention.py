@@ -9,131 +9,25 @@ tier would thin out beyond that is told, and kept.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .backup_catalog import BACKUPS, SENTINEL, WAL, moment
 from .backup_judge import part_findings
-from .restore_proof import chain, proven
-from .verdict import Health, Reason
+from .restore_proof import chain
+from .retention_plan import Fate, Policy, Proofs, RetentionPlan
+from .verdict import Reason
 from .wal_names import Segment, owner_of, parse_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from .backup_catalog import Backup, Catalog, StoredObject
 
 KEPT_BEYOND = "beyond its tier, and kept: no WAL-G of this generation deletes one backup alone"
 _ORDER = re.compile(r"[0-9A-F]{24}")
 _NAMED = 5
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How long each tier is kept, in seconds.
-
-    wal_seconds: any moment of so long ago can be recovered to.
-    snapshot_seconds: each backup is wanted for so long, deltas among them.
-    daily_seconds: one full backup a day is wanted for so long.
-    monthly: the first full backup of each month is wanted for ever.
-    minimum_full: never fewer full backups that can be recovered.
-    unfinished_seconds: a backup without an end is one that is being written, until nothing was added to it for so long.
-    """
-
-    wal_seconds: float = 7 * 86400.0
-    snapshot_seconds: float = 86400.0
-    daily_seconds: float = 7 * 86400.0
-    monthly: bool = True
-    minimum_full: int = 2
-    unfinished_seconds: float = 86400.0
-
-    @property
-    def horizon_seconds(self) -> float:
-        """Nothing that is younger is deleted."""
-        return max(self.wal_seconds, self.snapshot_seconds, self.daily_seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "wal_seconds": self.wal_seconds,
-            "snapshot_seconds": self.snapshot_seconds,
-            "daily_seconds": self.daily_seconds,
-            "monthly": self.monthly,
-            "minimum_full": self.minimum_full,
-        }
-
-
-@dataclass(frozen=True)
-class Fate:
-    """What becomes of one backup: ``keep``, ``mark`` (keep for ever) or ``delete``, and why."""
-
-    backup: Backup
-    action: str
-    why: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values; size in bytes, as it is stored."""
-        return {
-            "backup": self.backup.name,
-            "finished": moment(self.backup.finish_time),
-            "size_bytes": self.backup.stored_size,
-            "action": self.action,
-            "why": self.why,
-        }
-
-
-@dataclass(frozen=True)
-class RetentionPlan:
-    """What to mark as permanent, and the backup before which all may go; None deletes nothing, and ``why`` says why."""
-
-    policy: Policy
-    fates: tuple[Fate, ...]
-    cut: Backup | None
-    why: str
-    must_stay: frozenset[str]
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """Names of backups to be marked."""
-        return tuple(fate.backup.name for fate in self.fates if fate.action == "mark")
-
-    @property
-    def deleted(self) -> tuple[Backup, ...]:
-        """Backups that go."""
-        return tuple(fate.backup for fate in self.fates if fate.action == "delete")
-
-    def lines(self) -> list[str]:
-        """For people: a backup a line, oldest first."""
-        rows = [
-            f"  {fate.action:<6}  {fate.backup.name:<58}  finished {moment(fate.backup.finish_time)}  {fate.why}"
-            for fate in self.fates
-        ]
-        before = (
-            f"  all before {self.cut.name} may go, WAL as well: {self.why}"
-            if self.cut
-            else f"  nothing is deleted: {self.why}"
-        )
-        return [*rows, before]
-
-
-@dataclass(frozen=True)
-class Proofs:
-    """Backups by what their last restore test that could tell found."""
-
-    failed: frozenset[str] = frozenset()
-    proven: frozenset[str] = frozenset()
-
-
-def proofs_of(records: Iterable[Mapping[str, Any]]) -> Proofs:
-    """By the records of restore tests, oldest first."""
-    last: dict[str, bool] = {}
-    for record in records:
-        if record.get("verdict") != Health.UNKNOWN.value:
-            last[str((record.get("evidence") or {}).get("backup"))] = proven(record)
-    return Proofs(
-        *(frozenset(name for name, good in last.items() if good is wanted) for wanted in (False, True))
-    )
 
 
 def order_of(name: str) -> str:
@@ -157,16 +51,40 @@ def plan(
     if problem is not None:
         return problem
     good = [backup for backup in found.backups if backup.name not in tests.failed and _whole(found, backup)]
-    fulls = [backup for backup in good if backup.delta_from is None]
-    marks = {backup.name for backup in _first_of_months(fulls)} if policy.monthly else set()
+    if found.backups and (problem := _stopped(found, good, policy, now)) is not None:
+        return problem
+    marks = {backup.name for backup in _first_of_months(found, good)} if policy.monthly else set()
+    # As it will be once they are marked: what is shown is what is done.
+    found = replace(
+        found,
+        backups=tuple(replace(b, is_permanent=b.is_permanent or b.name in marks) for b in found.backups),
+    )
+    names = {backup.name for backup in good if backup.delta_from is None}
+    fulls = [backup for backup in found.backups if backup.name in names]
     cut, why = _cut(found, fulls, policy, now, tests.proven)
     if cut is not None:
-        problem = _order(found, cut, marks) or _being_written(found, cut, policy, now)
+        problem = _order(found, cut) or _being_written(found, cut, policy, now)
         if problem is not None:
             return problem
-    fates = tuple(_fate(backup, cut, policy, now, marks, fulls) for backup in found.backups)
+    fates = tuple(_fate(found, backup, cut, policy, now, marks, fulls) for backup in found.backups)
     kept = [fate.backup for fate in fates if fate.action != "delete"]
     return RetentionPlan(policy, fates, cut, why, _must_stay(found, objects, kept, cut))
+
+
+def _stopped(found: Catalog, good: Sequence[Backup], policy: Policy, now: datetime) -> Reason | None:
+    """Nothing new comes, or the clock runs ahead: age alone would let everything go in the end."""
+    leading = [backup for backup in good if found.top is None or found.reaches(backup, found.top)]
+    age = min(((now - one.finish_time).total_seconds() for one in leading), default=None)
+    if age is not None and age <= policy.maximum_age_seconds:
+        return None
+    words = (
+        f"no good backup leads to timeline {found.top}, which is the newest"
+        if age is None
+        else f"the newest good backup finished {age:.0f} s ago by this clock, wanted at most {policy.maximum_age_seconds:.0f} s"
+    )
+    return Reason(
+        "backups_stopped", f"{words}: what there is may be all there will be", age, policy.maximum_age_seconds
+    )
 
 
 def _not_understood(found: Catalog, now: datetime) -> Reason | None:
@@ -192,20 +110,22 @@ def _whole(found: Catalog, backup: Backup) -> bool:
         found.window(backup).recoverable
         and bases[-1].delta_from is None
         and not any(part_findings(found, one) for one in bases)
+        and not any(item.name in found.frozen for one in bases for item in one.objects)
     )
 
 
-def _first_of_months(fulls: Sequence[Backup]) -> list[Backup]:
-    """Of each month that has no permanent one of these, the first."""
-
-    def month(backup: Backup) -> str:
-        return backup.finish_time.astimezone(UTC).strftime("%Y-%m")
-
-    have = {month(backup) for backup in fulls if backup.is_permanent}
-    first: dict[str, Backup] = {}
-    for backup in fulls:
-        first.setdefault(month(backup), backup)
-    return [backup for name, backup in first.items() if name not in have]
+def _first_of_months(found: Catalog, good: Iterable[Backup]) -> list[Backup]:
+    """Of each month that has no permanent full one of these, the first whose own WAL is there under its own timeline's names."""
+    month: dict[str, Backup] = {}
+    for backup in good:
+        size = found.segment_bytes
+        own = range(backup.start_lsn // size, (backup.finish_lsn - 1) // size + 1)
+        # Only WAL of that name does WAL-G keep for a permanent backup.
+        if backup.delta_from is None and all(Segment(backup.timeline, n) in found.segments for n in own):
+            name = backup.finish_time.astimezone(UTC).strftime("%Y-%m")
+            if name not in month or (backup.is_permanent and not month[name].is_permanent):
+                month[name] = backup
+    return [backup for backup in month.values() if not backup.is_permanent]
 
 
 def _cut(
@@ -213,22 +133,25 @@ def _cut(
 ) -> tuple[Backup | None, str]:
     """The newest full backup that is older than everything that is wanted, if enough is left from it on."""
     since = moment(now - timedelta(seconds=policy.horizon_seconds))
-    old = [one for one in fulls if (now - one.finish_time).total_seconds() >= policy.horizon_seconds]
+    top = found.top
+    # On a way that a restore has left behind nothing leads to production.
+    leading = [one for one in fulls if top is not None and found.reaches(one, top)]
+    old = [one for one in leading if (now - one.finish_time).total_seconds() >= policy.horizon_seconds]
     if not old:
         return None, f"no good full backup finished before {since}, the first moment that is wanted"
-    whole = [one for one in old if not found.window(one).missing]
+    whole = [one for one in old if not found.window(one, top).missing]
     if not whole:
         return None, f"none of the {len(old)} good full backups from before {since} has all WAL since then"
-    here = {one.name: one for one in found.backups if one.name in proven_names}
     why = ""
     for cut in reversed(whole):
-        left = [one for one in fulls if one.finish_time >= cut.finish_time]
+        left = [one for one in leading if one.finish_time >= cut.finish_time]
+        shown = [
+            one for one in found.backups if one.finish_time >= cut.finish_time and one.name in proven_names
+        ]
         if len(left) < policy.minimum_full:
             why = f"{len(left)} good full backups would be left, wanted at least {policy.minimum_full}"
-        elif here and not any(
-            one.finish_time >= cut.finish_time or one.is_permanent for one in here.values()
-        ):
-            why = f"no backup would be left that a restore test has proven; {max(here)} is one"
+        elif policy.proof_wanted and not shown:
+            why = "no backup would be left that a restore test has proven (operate/restore_test.yml)"
         elif stranded := [one.name for one in found.backups if _stranded(found, one, cut)]:
             why = f"{stranded[0]} would stay, and one that it is a delta upon would go"
         else:
@@ -246,14 +169,13 @@ def _stranded(found: Catalog, backup: Backup, cut: Backup) -> bool:
     return stays and any(order_of(one.name) < order_of(cut.name) and not one.is_permanent for one in bases)
 
 
-def _order(found: Catalog, cut: Backup, marks: Collection[str]) -> Reason | None:
+def _order(found: Catalog, cut: Backup) -> Reason | None:
     wrong = [
         backup.name
         for backup in found.backups
         if backup.finish_time > cut.finish_time
         and order_of(backup.name) < order_of(cut.name)
         and not backup.is_permanent
-        and backup.name not in marks
     ]
     if not wrong:
         return None
@@ -274,6 +196,7 @@ def _being_written(found: Catalog, cut: Backup, policy: Policy, now: datetime) -
 
 
 def _fate(
+    found: Catalog,
     backup: Backup,
     cut: Backup | None,
     policy: Policy,
@@ -282,10 +205,12 @@ def _fate(
     fulls: Sequence[Backup],
 ) -> Fate:
     age = (now - backup.finish_time).total_seconds()
-    if backup.is_permanent:
-        return Fate(backup, "keep", "permanent")
     if backup.name in marks:
         return Fate(backup, "mark", "first good full backup of its month: permanent")
+    if backup.is_permanent:
+        return Fate(backup, "keep", "permanent")
+    if any(one.is_permanent and order_of(one.name) == order_of(backup.name) for one in found.backups):
+        return Fate(backup, "keep", "WAL-G cannot tell its name from a permanent one's")
     if cut is not None and order_of(backup.name) < order_of(cut.name):
         return Fate(backup, "delete", "beyond every tier")
     if cut is not None and backup.name == cut.name:
@@ -336,7 +261,10 @@ def _segments(found: Catalog, backup: Backup, *, to_its_end: bool) -> set[Segmen
     """WAL that the backup is recovered with: to its own end, or on along each way that leads on from it."""
     size = found.segment_bytes
     first, last = backup.start_lsn // size, (backup.finish_lsn - 1) // size
-    wanted = {Segment(backup.timeline, number) for number in range(first, last + 1)}
+    # Where its timeline ended within one of them, the next one's copy of it is what recovery reads.
+    along = found.lineage(found.newest_timeline(backup))
+    own = range(first, last + 1)
+    wanted = {Segment(t, n) for n in own for t in (backup.timeline, owner_of(along, n, size))}
     if not to_its_end:
         for timeline in found.timelines:
             if found.reaches(backup, timeline):
@@ -347,24 +275,3 @@ def _segments(found: Catalog, backup: Backup, *, to_its_end: bool) -> set[Segmen
                     if one.number >= first and owner_of(lineage, one.number, size) == one.timeline
                 }
     return wanted
-
-
-def would_delete(output: str) -> list[str]:
-    """Names of objects in the words of WAL-G's dry run."""
-    return re.findall(r"will be deleted:\s+(\S+)", output)
-
-
-def check_dry_run(planned: RetentionPlan, names: Sequence[str]) -> Reason | None:
-    """Whether WAL-G means what was planned: it may delete nothing that has to stay, and has to delete what goes."""
-    wrong = sorted(planned.must_stay & set(names))
-    if wrong:
-        words = (
-            f"WAL-G would delete {len(wrong)} objects that have to stay, such as {', '.join(wrong[:_NAMED])}"
-        )
-        return Reason("would_delete_too_much", words, len(wrong), 0)
-    ends = {f"{BACKUPS}{backup.name}{SENTINEL}" for backup in planned.deleted}
-    missed = sorted(ends - set(names))
-    if missed:
-        words = f"WAL-G would not delete {len(missed)} of {len(ends)} backups that were planned, such as {missed[0]}"
-        return Reason("would_delete_other", words, len(missed), 0)
-    return None

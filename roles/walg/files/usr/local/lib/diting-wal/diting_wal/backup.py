@@ -26,6 +26,8 @@ from . import child, config, owner, store
 PROGRAM = "diting-wal"
 EXIT_WELL, EXIT_UNWELL, EXIT_UNKNOWN, EXIT_USAGE = 0, 1, 2, 64
 _ASK_SECONDS = 10.0
+_SERVER_SECONDS = 900
+"""A checkpoint writes all that is in memory and not on disk."""
 _MOST_NAMES = 100_000
 _STATE_QUERY = """
 select json_build_object(
@@ -34,6 +36,7 @@ select json_build_object(
     then (select received_tli from pg_stat_wal_receiver)
     else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end,
   'system_identifier', (select system_identifier::text from pg_control_system()),
+  'redo_wal_file', (select redo_wal_file from pg_control_checkpoint()),
   'server_version_num', current_setting('server_version_num')::int,
   'data_directory', current_setting('data_directory'),
   'archive_mode', current_setting('archive_mode'),
@@ -224,11 +227,20 @@ def _first(
 def _one_more(
     settings: config.Config, walg: dict[str, Any], options: argparse.Namespace
 ) -> tuple[int, dict[str, Any]]:
-    """On a primary or a standby. A standby's backup can be recovered once its primary has archived the WAL of its end."""
+    """On a primary or a standby. A standby's backup can be recovered once its primary has archived the WAL of its end.
+
+    A standby's begins at its last restartpoint, and is named by that: a second one from there would be written over the first.
+    """
     server = _server(walg)
+    if server["in_recovery"]:
+        server = _server(walg, "checkpoint")
     before, foreign = _backups(walg, server["system_identifier"])
     if foreign:
         return EXIT_UNWELL, _refused(walg, foreign, server["system_identifier"])
+    twin = next((b.name for b in before if b.name[5:29] == server["redo_wal_file"]), None)
+    if server["in_recovery"] and twin is not None:
+        words = f"nothing to back up: no checkpoint has come since {twin}, which begins at the same place"
+        return EXIT_WELL, {"changed": False, "skipped": words}
     kind = options.kind
     if kind == "auto":
         kind = kind_of_next(before, server["timeline"], time.time(), options.full_after)
@@ -313,7 +325,8 @@ def _backups(walg: dict[str, Any], system_identifier: str) -> tuple[list[Backup]
     return own, [backup for backup in found if backup not in own]
 
 
-def _server(walg: dict[str, Any]) -> dict[str, Any]:
+def _server(walg: dict[str, Any], *first: str) -> dict[str, Any]:
+    """What the server says of itself, once it has carried out the statements ``first``."""
     names = {"PGHOST": "-h", "PGPORT": "-p", "PGUSER": "-U", "PGDATABASE": "-d"}
     argv = ["psql", "-XAtqw", "-v", "ON_ERROR_STOP=1"]
     for name, option in names.items():
@@ -321,11 +334,11 @@ def _server(walg: dict[str, Any]) -> dict[str, Any]:
             argv += [option, str(walg[name])]
     try:
         done = subprocess.run(
-            [*argv, "-c", _STATE_QUERY],
+            [*argv, *(word for statement in (*first, _STATE_QUERY) for word in ("-c", statement))],
             env=child.clean_environment(PGCONNECT_TIMEOUT="5"),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=_SERVER_SECONDS if first else 30,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

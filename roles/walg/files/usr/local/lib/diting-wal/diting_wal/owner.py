@@ -15,6 +15,8 @@ FILE = "owner"
 SENTINEL = "_backup_stop_sentinel.json"
 _ASK_SECONDS = 10.0
 _MOST_NAMES = 100_000
+_MOST_ASKED = 20
+"""So many backups, the newest by name, are asked whose they are."""
 _PREFIXES = ("WALG_S3_PREFIX", "WALG_FILE_PREFIX")
 
 
@@ -30,7 +32,7 @@ def refuse_foreign(walg: dict[str, Any], system: int | None, state_dir: str) -> 
     if system is None:
         return
     path = os.path.join(state_dir, FILE)
-    mark = f"{system} {prefix_of(walg)}\n"
+    mark = f"{system} {walg.get('AWS_ENDPOINT') or ''} {prefix_of(walg)}\n"
     with contextlib.suppress(OSError), open(path, encoding="utf-8") as handle:
         if handle.read() == mark:
             return
@@ -44,27 +46,39 @@ def refuse_foreign(walg: dict[str, Any], system: int | None, state_dir: str) -> 
 
 
 def _is_ours(walg: dict[str, Any], system: int) -> bool:
-    """Whether a backup says so; False when there is none. The oldest and the newest by name are asked."""
+    """Whether a backup says so; False when none says anything. Refused only on the word of backups that are another's, and of none of ours.
+
+    One that cannot be read (a metadata.json that is frozen, or of a WAL-G that did not write who it is) says nothing: it must not
+    hold up what is archived now.
+    """
     # Late: the usual call needs no HTTP client, and importing one costs as much as everything else.
     import json
 
     from . import store
 
+    folder = f"{store.BACKUP_FOLDER}/"
     try:
         where = store.open_store(walg)
-        folder = f"{store.BACKUP_FOLDER}/"
-        names = sorted(where.names(folder, _MOST_NAMES, _ASK_SECONDS))
-        ends = [name.removeprefix(folder).removesuffix(SENTINEL) for name in names if name.endswith(SENTINEL)]
-        for name in dict.fromkeys([*ends[:1], *ends[-1:]]):
-            raw = where.read(f"{folder}{name}/metadata.json", _ASK_SECONDS)
-            found = int(json.loads(raw)["system_identifier"])
-            if found != system:
-                raise OwnerError(words(walg, name, str(found), str(system)))
+        names = where.names(folder, _MOST_NAMES, _ASK_SECONDS)
     except store.StoreError as error:
         raise OwnerError(str(error)) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise OwnerError(f"metadata.json of {name} cannot be understood: {error!r}") from error
-    return bool(ends)
+    ends = sorted(
+        name.removeprefix(folder).removesuffix(SENTINEL) for name in names if name.endswith(SENTINEL)
+    )
+    foreign = ("", "")
+    for name in reversed(ends[-_MOST_ASKED:]):
+        try:
+            found = int(
+                json.loads(where.read(f"{folder}{name}/metadata.json", _ASK_SECONDS))["system_identifier"]
+            )
+        except (store.StoreError, ValueError, KeyError, TypeError):
+            continue
+        if found == system:
+            return True
+        foreign = (name, str(found))
+    if foreign[0]:
+        raise OwnerError(words(walg, *foreign, str(system)))
+    return False
 
 
 def prefix_of(walg: dict[str, Any]) -> str:
