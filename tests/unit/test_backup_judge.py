@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from diting.core.backup_catalog import BACKUPS, METADATA, SENTINEL
+from diting.core.backup_catalog import BACKUPS, METADATA, SENTINEL, WAL
 from diting.core.backup_judge import Limits, could_not_look, judge
+from diting.core.wal_names import Segment
 from support.archives import NOW, SYSTEM, Made
 
 LIMITS = Limits(max_age_seconds=90000, min_backups=2, max_wal_age_seconds=300, system_identifier=SYSTEM)
@@ -217,3 +218,18 @@ def test_a_backup_of_the_future_makes_no_age(made):
 def test_nobody_could_look_is_unknown():
     found = could_not_look("the store is down").as_dict()
     assert (found["verdict"], codes(found)) == ("UNKNOWN", ["could_not_look"])
+
+
+def test_a_permanent_backup_excuses_no_gap_but_the_one_that_retention_makes():
+    made = Made()
+    made.backup(1, 3 * 86400, is_permanent=True)
+    made.backup(9, 86400)
+    made.wal(1, *range(5, 11))
+    found = judge(made.catalog(), Limits(2 * 86400), NOW).as_dict()
+    assert (found["verdict"], found["reasons"][0]["code"]) == ("DEGRADED", "wal_missing")
+    # As retention leaves two of them: nothing but their own.
+    made.backup(5, 2 * 86400, is_permanent=True)
+    for number in (6, 7, 8):
+        del made.contents[f"{WAL}{Segment(1, number).name()}.lz4"]
+    found = judge(made.catalog(), Limits(2 * 86400), NOW).as_dict()
+    assert (found["verdict"], found["reasons"]) == ("HEALTHY", [])

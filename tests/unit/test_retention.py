@@ -133,29 +133,6 @@ def test_the_first_full_backup_of_a_month_is_marked_once_and_stays_with_its_own_
     assert judge(marked.catalog(), Limits(2 * DAY), NOW).as_dict()["verdict"] == "DEGRADED"
 
 
-def test_a_permanent_backup_excuses_no_gap_but_the_one_that_retention_makes():
-    made = Made()
-    first = made.backup(1, 3 * DAY, is_permanent=True)
-    made.backup(9, DAY)
-    made.wal(1, *range(5, 11))
-    found = judge(made.catalog(), Limits(2 * DAY), NOW).as_dict()
-    assert (found["verdict"], found["reasons"][0]["code"]) == ("DEGRADED", "wal_missing")
-    delete(
-        made,
-        [name for name in made.contents if WAL in name and order_of(first) < order_of(name) < f"{9:024X}"],
-    )
-    made.wal(9)
-    # A second one, and a way that a recovery went once and that leads nowhere: still nothing is missing.
-    made.backup(5, 2 * DAY, is_permanent=True)
-    made.wal(5)
-    delete(
-        made,
-        [name for name in made.contents if WAL in name and order_of(name) and order_of(name)[-1] in "678"],
-    )
-    found = judge(made.catalog(), Limits(2 * DAY), NOW).as_dict()
-    assert (found["verdict"], found["reasons"]) == ("HEALTHY", [])
-
-
 def test_never_fewer_good_backups_than_wanted():
     made, names = daily(10)
     found = planned(made, replace(WEEK, minimum_full=10))
