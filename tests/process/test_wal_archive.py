@@ -39,12 +39,15 @@ def running_pushes(config: object) -> list[int]:
     return found
 
 
-def make_dead(kind: str, store: S3Server, host: Host, hole: BlackHole) -> None:
-    """Kill the store: its port refuses, or takes connections and never answers."""
+def make_dead(kind: str, cluster: Cluster, store: S3Server, host: Host, hole: BlackHole) -> None:
+    """Kill the store, which is known to be this cluster's: its port refuses, or takes connections and never answers."""
+    settings = store.settings()
     if kind == "refused":
         store.stop()
     else:
-        host.write(store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{hole.port}"))
+        settings["AWS_ENDPOINT"] = f"http://127.0.0.1:{hole.port}"
+        host.write(settings)
+    host.belongs_to(cluster, settings)
 
 
 def push(host: Host, cluster: Cluster, segment: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +68,7 @@ def test_fast_stop_with_dead_store_and_catch_up(
 ) -> None:
     first = archiving.fill_segment()
     wait_until("archiving works", lambda: f"{first}.lz4" in store.objects())
-    make_dead(kind, store, host, black_hole)
+    make_dead(kind, archiving, store, host, black_hole)
     missed = [archiving.fill_segment() for _ in range(3)]
     # In the middle of an attempt is the hard case: WAL-G is already deep in its retries.
     wait_until("an attempt is under way", lambda: running_pushes(host.walg_config))
@@ -85,7 +88,7 @@ def test_fast_stop_with_dead_store_and_catch_up(
 def test_the_server_and_its_clients_go_first(
     archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:
-    make_dead("black hole", store, host, black_hole)
+    make_dead("black hole", archiving, store, host, black_hole)
     archiving.fill_segment()
     pushes = wait_until("an upload is under way", lambda: running_pushes(host.walg_config))
     server = int((archiving.data / "postmaster.pid").read_text().split()[0])
@@ -98,7 +101,7 @@ def test_the_server_and_its_clients_go_first(
 def test_a_planned_stop_waits_for_no_upload(
     age: int, waits: bool, archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:
-    make_dead("black hole", store, host, black_hole)
+    make_dead("black hole", archiving, store, host, black_hole)
     host.write(store.settings(AWS_ENDPOINT=f"http://127.0.0.1:{black_hole.port}"), archive_stopping_seconds=5)
     name = archiving.fill_segment()
     wait_until("an attempt is under way", lambda: running_pushes(host.walg_config))
@@ -161,7 +164,7 @@ def test_wrong_key_is_a_failure(archiving: Cluster, store: S3Server, host: Host)
 def test_killed_server_can_start_again_at_once(
     archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:
-    make_dead("black hole", store, host, black_hole)
+    make_dead("black hole", archiving, store, host, black_hole)
     archiving.fill_segment()
     wait_until("an attempt is under way", lambda: running_pushes(host.walg_config))
     begun = time.monotonic()
@@ -179,7 +182,7 @@ def test_wal_g_dies_with_the_wrapper(
     host: Host,
     black_hole: BlackHole,
 ) -> None:
-    make_dead("black hole", store, host, black_hole)
+    make_dead("black hole", archiving, store, host, black_hole)
     archiving.fill_segment()
     wait_until("an attempt is under way", lambda: running_pushes(host.walg_config))
     pushes = running_pushes(host.walg_config)
@@ -193,7 +196,7 @@ def test_rejoining_member_does_not_wait_for_a_dead_store(
     archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:
     """Patroni archives left-over files of a stopped server, with an absolute path."""
-    make_dead("black hole", store, host, black_hole)
+    make_dead("black hole", archiving, store, host, black_hole)
     name = archiving.fill_segment()
     archiving.stop()
     path = archiving.data / "pg_wal" / name

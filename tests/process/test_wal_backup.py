@@ -55,12 +55,13 @@ def test_first_backup_is_taken_once(
     assert (code, said["changed"]) == (0, False)
     wait_until("archiving is done", lambda: tool(host, "status")[0] == 0)
 
-    # Another database system under the same prefix: its backup is not ours.
+    # Another database system's under the same prefix: none of ours is written beside it.
     metadata = next(store.path("basebackups_005").rglob("metadata.json"))
     found = json.loads(metadata.read_text())
     metadata.write_text(json.dumps({**found, "system_identifier": 1}))
     code, said = tool(host, "first-backup", "--check")
-    assert (code, said["changed"]) == (0, True)
+    assert (code, said["changed"]) == (1, False)
+    assert [reason["code"] for reason in said["reasons"]] == ["foreign_backup"]
 
 
 def test_the_first_backup_can_be_restored(

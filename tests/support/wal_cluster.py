@@ -192,6 +192,13 @@ class Host:
             own(path)
             path.chmod(0o600)
 
+    def belongs_to(self, cluster: Cluster, settings: dict[str, str]) -> None:
+        """Have it known that this archive is the cluster's, as once its backups were looked at."""
+        system = cluster.sql("select system_identifier from pg_control_system()")
+        path = self.state / "owner"
+        path.write_text(f"{system} {settings['AWS_ENDPOINT']} {settings['WALG_S3_PREFIX']}\n")
+        own(path)
+
     def archive(self) -> str:
         return f"{BIN}/bin/diting-wal-archive --config {self.wrapper_config} %p"
 
