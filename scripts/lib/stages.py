@@ -11,135 +11,21 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+from pytest_stage import pytest_stage
+from tally import BIN, ROOT, Tally, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BIN = Path(sys.executable).parent
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
-
-
-@dataclass
-class Tally:
-    """Counts of one stage, and what a reader has to know about failures and skips."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, name: str, good: bool, seconds: float | None = None) -> None:
-        """Count one thing and say so at once."""
-        took = "" if seconds is None else f"  {seconds:6.1f} s"
-        print(f"  {'ok  ' if good else 'FAIL'}  {name:<24}{took}", flush=True)
-        self.passed += good
-        self.failed += not good
-        if not good:
-            self.notes.append(f"failed: {name}")
-
-    def skip(self, name: str, reason: str) -> None:
-        """Count one thing that cannot run here, with the reason."""
-        print(f"  skip  {name:<24}  {reason}", flush=True)
-        self.skipped += 1
-        self.notes.append(f"skipped: {name}: {reason}")
-
-    def merge(self, other: Tally) -> None:
-        """Add the counts of another tally."""
-        self.passed += other.passed
-        self.failed += other.failed
-        self.skipped += other.skipped
-        self.notes += other.notes
-
-
-def call(argv: list[str], *, limit_seconds: float, quiet: bool = False) -> int:
-    """Run one tool in a process group of its own; kill the whole group at the limit.
-
-    Ctrl-C is handed on, so that a drill can take its fault back before it leaves.
-
-    Args:
-        argv: the command; names without a slash are looked up in the virtual environment first.
-        limit_seconds: after this the group is killed and 124 is returned, as timeout(1) does.
-        quiet: keep the output back unless the tool fails.
-    """
-    words = [str(BIN / argv[0]) if (BIN / argv[0]).exists() else argv[0], *argv[1:]]
-    environment = os.environ | {"NO_COLOR": "1"} if quiet else None
-    with tempfile.TemporaryFile() as kept:
-        sink = kept if quiet else None
-        process = subprocess.Popen(
-            words, cwd=ROOT, stdout=sink, stderr=sink, start_new_session=True, env=environment
-        )
-        try:
-            status = process.wait(limit_seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            print(f"  {argv[0]}: killed after {limit_seconds:.0f} s", flush=True)
-            status = 124
-        except KeyboardInterrupt:
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait()
-            raise
-        if quiet and status != 0:
-            kept.seek(0)
-            sys.stdout.buffer.write(kept.read())
-            sys.stdout.flush()
-    return status
-
-
-def count_junit(path: Path) -> Tally:
-    """Counts from a JUnit file of pytest. A file that is missing or empty is one failure."""
-    tally = Tally()
-    try:
-        suites = ET.parse(path).getroot().iter("testsuite")  # noqa: S314 - written by our own pytest
-    except (OSError, ET.ParseError) as error:
-        return Tally(failed=1, notes=[f"failed: pytest wrote no results: {error}"])
-    for suite in suites:
-        bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-        skipped = int(suite.get("skipped", 0))
-        tally.failed += bad
-        tally.skipped += skipped
-        tally.passed += int(suite.get("tests", 0)) - bad - skipped
-        for case in suite.iter("testcase"):
-            name = f"{case.get('classname', '')}::{case.get('name', '')}"
-            if case.find("failure") is not None or case.find("error") is not None:
-                tally.notes.append(f"failed: {name}")
-            elif (skip := case.find("skipped")) is not None:
-                tally.notes.append(f"skipped: {name}: {skip.get('message', 'no reason given')}")
-    return tally
-
-
-def pytest_stage(*paths: str, limit_seconds: float, workers: int = 1) -> Callable[[], Tally]:
-    """A stage that is one run of pytest over the paths that exist; with workers, each takes a file at a time."""
-    spread = ["-n", str(min(workers, os.cpu_count() or 1)), "--dist", "loadfile"] if workers > 1 else []
-
-    def stage() -> Tally:
-        present = [path for path in paths if any((ROOT / path).rglob("test_*.py"))]
-        if not present:
-            return Tally(failed=1, notes=[f"failed: no tests under {', '.join(paths)}"])
-        with tempfile.TemporaryDirectory(prefix="diting-junit-") as scratch:
-            junit = Path(scratch) / "junit.xml"
-            status = call(
-                ["pytest", "-q", *spread, f"--junitxml={junit}", *present],
-                limit_seconds=limit_seconds,
-            )
-            tally = count_junit(junit)
-        if status not in (0, 1) and not tally.failed:
-            tally.failed += 1
-            tally.notes.append(f"failed: pytest exited {status}")
-        return tally
-
-    return stage
 
 
 def lint() -> Tally:
@@ -322,7 +208,7 @@ STAGES: dict[str, Stage] = {
     ),
     "process": Stage(
         "real daemons on loopback, pages in a browser",
-        pytest_stage("tests/process", "tests/browser", limit_seconds=2700, workers=2),
+        pytest_stage("tests/process", "tests/browser", limit_seconds=1800, workers=2, timed_alone=True),
     ),
     "build": Stage(
         "the wheel and the collection, built and looked into", pytest_stage("tests/build", limit_seconds=300)

@@ -27,7 +27,7 @@ from support.guard_process import environment
 from support.own_network import own_network, routes
 from support.servers import require_postgres, wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 RTO_SECONDS = 8.0
 """A loaded machine under test is slow; what the guard takes on one that is not stands in the drills' reports."""
 

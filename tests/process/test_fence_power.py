@@ -283,6 +283,7 @@ def test_what_the_agent_makes_of_a_power_control_that_misbehaves(agent, power: L
     assert power.state("pg1") == ("off" if "unknown" in switches else "on")
 
 
+@pytest.mark.alone
 def test_an_answer_that_drips_ends_at_the_deadline(agent, certificate):
     Dripping.stop.clear()
     with serving(Dripping, certificate) as url:

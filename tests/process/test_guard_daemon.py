@@ -38,6 +38,7 @@ def alarmed(tmp_path):
         found.close()
 
 
+@pytest.mark.alone
 def test_ready_after_a_full_cycle_and_gone_on_sigterm(place):
     place.start()
     # READY came after a cycle, so the journal has its decision already.

@@ -241,6 +241,7 @@ def test_a_lock_that_is_not_renewed_is_lost_here_before_it_is_free_there(one):
     assert first.until is None
 
 
+@pytest.mark.alone
 def test_a_silent_endpoint_costs_one_attempt_and_a_dead_one_nothing(one):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dead = "https://127.0.0.1:1"
@@ -294,6 +295,7 @@ def test_leadership_is_moved_off_a_host(three):
     assert "already" in etcd.move_leader(other, 10)
 
 
+@pytest.mark.alone
 def test_without_quorum_there_is_no_reading_at_all(three):
     etcd = three.client()
     for number in (0, 1):

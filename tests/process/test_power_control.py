@@ -160,6 +160,7 @@ def test_the_latency_of_an_order_is_what_was_set(power: Lab):
     assert time.monotonic() - started >= 0.7
 
 
+@pytest.mark.alone
 def test_a_silent_client_holds_nobody_up(power: Lab):
     with socket.create_connection(("127.0.0.1", power.instance.power_port)):
         started = time.monotonic()

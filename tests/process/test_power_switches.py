@@ -81,6 +81,7 @@ class TestSwitches:
         assert power.state("pg1") == "off"
         assert power.client.host("pg1")["state"] == "unknown"
 
+    @pytest.mark.alone
     def test_latency_is_the_hosts_own(self, power: Lab):
         power.client.set_switches("pg1", latency_seconds=0.6)
         started = time.monotonic()

@@ -13,7 +13,7 @@ from diting.ledger.rundir import read_ledger
 from support.ledger_server import Programs, Server
 from support.servers import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 NS = 1_000_000_000
 
 

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from diting.ledger.rundir import read_ledger
 from support.ledger_fixtures import programs, server  # noqa: F401
 from support.servers import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 
 def test_two_paths_beside_each_other_take_every_slot_of_a_hundred_a_second(server, programs):
@@ -134,7 +135,12 @@ def test_a_disk_that_is_slow_holds_no_send_up(server, programs, monkeypatch):
         prober._stop.set("test")
         footer = await running
         assert footer["max_sync_ns"] > 150_000_000
-        assert footer["max_dispatch_delay_ns"] < 100_000_000
+        # Half of the sends, and not the slowest: that one is a matter of the machine. Who waits for the disk is late by half a
+        # flush at the least, nearly every time.
+        delays = [
+            op.dispatch_ns - op.due_ns for op in read_ledger(programs.directory / "ledger-dsn.jsonl").ops
+        ]
+        assert statistics.median(delays) < 50_000_000
 
     monkeypatch.setattr("diting.ledger.writer.os.fdatasync", slow)
     monkeypatch.setattr("diting.ledger.prober.prioritise", lambda: "normal")

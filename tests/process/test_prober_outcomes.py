@@ -15,7 +15,7 @@ from support.ledger_fixtures import programs, server  # noqa: F401
 from support.ledger_server import Programs, Server
 from support.servers import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' LIMIT 1"
 ALL_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"

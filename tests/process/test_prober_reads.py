@@ -14,7 +14,7 @@ from support.ledger_fixtures import programs, server  # noqa: F401
 from support.ledger_server import Programs, Server
 from support.servers import wait_until
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

@@ -141,6 +141,7 @@ def test_catches_up_without_a_restart(archiving: Cluster, store: S3Server, host:
     wait_until("the segment is in the store", lambda: f"{name}.lz4" in store.objects(), seconds=70)
 
 
+@pytest.mark.alone
 def test_running_server_gets_a_code_that_keeps_the_archiver(
     archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:
@@ -161,6 +162,7 @@ def test_wrong_key_is_a_failure(archiving: Cluster, store: S3Server, host: Host)
     assert "wrong" not in done.stderr.replace("wrong key", "")
 
 
+@pytest.mark.alone
 def test_killed_server_can_start_again_at_once(
     archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:
@@ -192,6 +194,7 @@ def test_wal_g_dies_with_the_wrapper(
     wait_until("WAL-G is gone", lambda: not set(pushes) & set(running_pushes(host.walg_config)), 3)
 
 
+@pytest.mark.alone
 def test_rejoining_member_does_not_wait_for_a_dead_store(
     archiving: Cluster, store: S3Server, host: Host, black_hole: BlackHole
 ) -> None:

@@ -70,6 +70,7 @@ STUBBORN = "trap '' TERM INT; sleep 30"
     ],
     ids=["absent", "says absent, store holds it", "truncated", "empty", "nothing", "stubborn", "no binary"],
 )
+@pytest.mark.alone
 def test_exit_codes(
     mode: str, body: str, held: bool, target_code: int, data: Path, host: Host, store: S3Server
 ) -> None:

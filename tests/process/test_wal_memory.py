@@ -149,6 +149,7 @@ def test_one_that_calls_with_a_path_of_its_own_is_not_the_server(place: Place, s
         assert len(store.asked) > asked
 
 
+@pytest.mark.alone
 def test_questions_to_come_cost_no_more_than_their_share(place: Place, store: CountingStore) -> None:
     """A store that answers the question and hangs in the next: the answer counts, and no one waits."""
     place.settings(store_probe_seconds=6)

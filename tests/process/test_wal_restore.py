@@ -92,6 +92,7 @@ def test_target_absent_is_one_only_by_the_store(name: str, asker: Asker, host: H
         assert "could not" in said, what
 
 
+@pytest.mark.alone
 def test_target_dead_store_is_never_the_end(
     asker: Asker, archive: list[str], host: Host, store: S3Server, black_hole: BlackHole
 ) -> None:
@@ -293,6 +294,7 @@ def test_raw_wal_fetch_ends_a_recovery_early_and_the_wrapper_does_not(
     assert kept.sql("select string_agg(n::text, ',' order by n) from rows") == "0,1,2,3"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["alive", "refused", "black hole"])
 def test_promotion_does_not_wait_for_the_store(
     kind: str, recovery: Recovery, host: Host, store: S3Server, base: Path, black_hole: BlackHole

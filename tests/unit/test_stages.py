@@ -14,8 +14,10 @@ from support.tree import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
+import pytest_stage
 import sanity
 import stages
+import tally as tallies
 
 JUNIT = """<testsuites><testsuite tests="5" failures="1" errors="1" skipped="1">
 <testcase classname="a" name="good"/><testcase classname="a" name="fine"/>
@@ -38,7 +40,7 @@ def counts(tally):
 def test_junit_is_counted(tmp_path):
     path = tmp_path / "junit.xml"
     path.write_text(JUNIT)
-    tally = stages.count_junit(path)
+    tally = pytest_stage.count_junit(path)
     assert counts(tally) == (2, 2, 1)
     assert tally.notes == ["failed: a::bad", "failed: a::broken", "skipped: a::left: no psql here"]
 
@@ -48,19 +50,36 @@ def test_results_that_are_missing_or_cut_off_are_a_failure(tmp_path, content):
     path = tmp_path / "junit.xml"
     if content is not None:
         path.write_text(content)
-    assert counts(stages.count_junit(path)) == (0, 1, 0)
+    assert counts(pytest_stage.count_junit(path)) == (0, 1, 0)
+
+
+def test_tests_marked_alone_run_after_the_others_and_both_runs_are_counted(monkeypatch):
+    seen = []
+
+    def run(argv, limit_seconds):
+        seen.append(argv)
+        return tallies.Tally(passed=len(seen), failed=len(seen) - 1)
+
+    monkeypatch.setattr(pytest_stage, "run", run)
+    monkeypatch.setattr(pytest_stage.os, "cpu_count", lambda: 2)
+    tally = pytest_stage.pytest_stage("tests/unit", limit_seconds=1, workers=4, timed_alone=True)()
+    assert seen == [
+        ["-n", "2", "--dist", "loadfile", "-m", "not alone", "tests/unit"],
+        ["-m", "alone", "tests/unit"],
+    ]
+    assert counts(tally) == (3, 1, 0)
 
 
 def test_a_tool_that_hangs_is_killed_with_its_children():
     started = time.monotonic()
-    status = stages.call(["sh", "-c", "sleep 60 & wait"], limit_seconds=0.3)
+    status = tallies.call(["sh", "-c", "sleep 60 & wait"], limit_seconds=0.3)
     assert status == 124
     assert time.monotonic() - started < 10
 
 
 def test_output_of_a_quiet_tool_is_shown_only_when_it_fails(capfdbinary):
-    assert stages.call(["sh", "-c", "echo calm"], limit_seconds=10, quiet=True) == 0
-    assert stages.call(["sh", "-c", "echo trouble; exit 3"], limit_seconds=10, quiet=True) == 3
+    assert tallies.call(["sh", "-c", "echo calm"], limit_seconds=10, quiet=True) == 0
+    assert tallies.call(["sh", "-c", "echo trouble; exit 3"], limit_seconds=10, quiet=True) == 3
     assert capfdbinary.readouterr().out == b"trouble\n"
 
 
@@ -95,8 +114,8 @@ def test_the_last_line_is_the_count(monkeypatch, capsys):
     status, lines = run_with(
         monkeypatch,
         capsys,
-        ("one", stages.Tally(passed=3)),
-        ("two", stages.Tally(passed=1, skipped=2, notes=["skipped: x: no root"])),
+        ("one", tallies.Tally(passed=3)),
+        ("two", tallies.Tally(passed=1, skipped=2, notes=["skipped: x: no root"])),
     )
     assert status == 0
     assert lines[-1] == "4 passed, 0 failed, 2 skipped"
@@ -105,7 +124,7 @@ def test_the_last_line_is_the_count(monkeypatch, capsys):
 
 def test_one_failure_fails_the_run_and_the_other_stages_still_run(monkeypatch, capsys):
     status, lines = run_with(
-        monkeypatch, capsys, ("one", stages.Tally(failed=1)), ("two", stages.Tally(passed=1))
+        monkeypatch, capsys, ("one", tallies.Tally(failed=1)), ("two", tallies.Tally(passed=1))
     )
     assert status == 1
     assert lines[-1] == "1 passed, 1 failed, 0 skipped"
