@@ -35,20 +35,30 @@ test_bootstrap() {
     echo "setup: going on without ${missing[*]}; what needs them is skipped and named" >&2
 }
 
-test_etcd() { # folder: the package is unpacked and not installed, since installing it starts a server that nobody asked for
-  mkdir -p "$1" && cd "$1" && rm -f etcd-*.deb &&
-    apt-get download -q etcd-server etcd-client &&
-    for package in etcd-server_*.deb etcd-client_*.deb; do dpkg -x "$package" . && rm -f "$package" || return 1; done
+test_unpack() { # folder, packages: unpacked and not installed, since installing them starts servers that nobody asked for
+  mkdir -p "$1" && cd "$1" && rm -f ./*.deb && apt-get download -q "${@:2}" &&
+    for package in ./*.deb; do dpkg -x "$package" . && rm -f "$package" || return 1; done
 }
 
 test_bootstrap_etcd() {
   local stages=" $* " folder="${DITING_CACHE:-/var/cache/diting}/etcd-server"
   case "$stages" in "  " | *" process "*) ;; *) return 0 ;; esac
   if command -v etcd >/dev/null || [ -n "${DITING_TEST_ETCD:-}" ]; then return 0; fi
-  [ -x "$folder/usr/bin/etcdctl" ] || (bootstrap_step "unpacking etcd for tests" test_etcd "$folder") ||
+  [ -x "$folder/usr/bin/etcdctl" ] || (bootstrap_step "unpacking etcd for tests" test_unpack "$folder" etcd-server etcd-client) ||
     echo "setup: going on without etcd; what needs it is skipped and named" >&2
   if [ -x "$folder/usr/bin/etcd" ]; then export DITING_TEST_ETCD="$folder/usr/bin/etcd"; fi
 }
 
+test_bootstrap_prometheus() {
+  local stages=" $* " folder="${DITING_CACHE:-/var/cache/diting}/prometheus"
+  case "$stages" in "  " | *" process "*) ;; *) return 0 ;; esac
+  if [ -n "${DITING_TEST_PROMETHEUS:-}" ]; then return 0; fi
+  [ -x "$folder/usr/bin/prometheus-alertmanager" ] ||
+    (bootstrap_step "unpacking Prometheus for tests" test_unpack "$folder" prometheus prometheus-alertmanager) ||
+    echo "setup: going on without Prometheus; what needs it is skipped and named" >&2
+  if [ -x "$folder/usr/bin/prometheus-alertmanager" ]; then export DITING_TEST_PROMETHEUS="$folder/usr/bin"; fi
+}
+
 test_bootstrap "$@"
 test_bootstrap_etcd "$@"
+test_bootstrap_prometheus "$@"

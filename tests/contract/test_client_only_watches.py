@@ -7,7 +7,7 @@ import yaml
 
 from support.tree import ROOT
 
-WATCHING = {"base", "pki", "guard_runtime", "database_client", "haproxy"}
+WATCHING = {"base", "pki", "host_metrics", "guard_runtime", "database_client", "haproxy"}
 """Roles that the client group may get: a client, its proxy, and what every host has."""
 
 

@@ -117,6 +117,14 @@ def add_parser(sub: Any) -> None:
     watch.add_argument("--seconds", type=_seconds, required=True, help="it ends by itself then")
     watch.add_argument("--output", type=Path, metavar="FILE", help="JSON lines; standard output by default")
 
+    rooms = _action(actions, "alerts", "what the lab's chat rooms were told; exit 1 when nothing", _alerts)
+    rooms.add_argument("--name", metavar="ALERT", help="only of this alert")
+    rooms.add_argument("--status", choices=("firing", "resolved"))
+    rooms.add_argument("--since", default="", metavar="UTC", help="not before, as in 2026-11-22T03:04:05Z")
+    rooms.add_argument(
+        "--wait", type=_seconds, default=0.0, metavar="SECONDS", help="until there is one, at most"
+    )
+
 
 def _action(
     actions: Any, name: str, text: str, function: Callable[[argparse.Namespace, lab.Instance], int]
@@ -320,3 +328,12 @@ def _fin_watch(args: argparse.Namespace, instance: lab.Instance) -> int:
     with args.output.open("w", encoding="utf-8") as output:
         watch(instance.bridge, address, args.seconds, output)
     return 0
+
+
+def _alerts(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.alert_messages import received
+
+    found = received(instance.alerts_file, args.name, args.status, args.since, args.wait)
+    for row in found:
+        print(json.dumps(row, sort_keys=True))
+    return 0 if found else EXIT_PROBLEM

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "gate": "the one door for every change of a live system: status, stop, pause, journal",
+    "alerts": "alerts to chat rooms, and the dead man's switch: relay, check-config, try",
     "backup": "scheduled backups: run, check-config",
     "guard": "resident daemons: run, check-config, status, replay, pause",
     "ledger": "count acknowledged writes: prober, watcher, reader, judge",

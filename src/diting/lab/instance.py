@@ -37,6 +37,8 @@ class Instance:
     hosts: Mapping[str, ipaddress.IPv4Address]
     podman_home: Path
     power_port: int = 7443
+    alert_port: int = 0
+    """Where the lab's chat rooms listen; 0 for none."""
     latency_seconds: float = 0.0
     database_hosts: tuple[str, ...] = ()
     pgdata_mib: int = 0
@@ -64,6 +66,11 @@ class Instance:
     def power_dir(self) -> Path:
         """Power control's certificate, token, timers and journal."""
         return self.home / "power"
+
+    @property
+    def alerts_file(self) -> Path:
+        """What the lab's chat rooms were told, a message a line of JSON."""
+        return self.home / "alerts" / "received.jsonl"
 
 
 def default_home(name: str = DEFAULT_NAME) -> Path:
@@ -135,6 +142,7 @@ def parse(data: Any, home: Path) -> Instance:
         problems.append(f"/database_hosts: want names from /hosts, found {database!r}")
         database = []
     port = number("power_port", 7443)
+    alert_port = number("alert_port", 0)
     latency = number("latency_seconds", 0.0)
     pgdata_mib = number("pgdata_mib", 0)
     if 0 < pgdata_mib < MINIMUM_PGDATA_MIB:
@@ -150,6 +158,7 @@ def parse(data: Any, home: Path) -> Instance:
         hosts=hosts,
         podman_home=Path(podman_home),
         power_port=int(port),
+        alert_port=int(alert_port),
         latency_seconds=latency,
         database_hosts=tuple(database),
         pgdata_mib=int(pgdata_mib),

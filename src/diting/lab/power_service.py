@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diting.lab import alert_rooms
 from diting.lab import instance as lab
 from diting.lab.hosts import PodmanHosts
 from diting.lab.podman import Podman
@@ -39,6 +40,7 @@ SOURCES = (
     "podman.py",
     "records.py",
     "instance.py",
+    "alert_rooms.py",
 )
 
 
@@ -147,6 +149,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.exit(1, f"{error}\n")
     if args.action == "serve":
         lock(instance)
+        # In this process because it lives and ends with the lab as power control does.
+        alert_rooms.start(instance)
         serve(instance, PodmanHosts(instance, Podman(instance.podman_home)), fingerprint(instance))
         return 0
     changed = ensure(instance) if args.action == "ensure" else stop(instance)

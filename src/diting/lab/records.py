@@ -20,17 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def append_journal(
-    path: Path, event: str, fields: Mapping[str, Any], source: str = "power"
-) -> dict[str, Any]:
-    """Append one record, on disk before this returns. Several processes may write one journal."""
-    record = {
-        "ts": utc_text_at(time.time()),
-        "mono_ns": time.monotonic_ns(),
-        "source": source,
-        "event": event,
-        **fields,
-    }
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append ``record`` as a line of JSON, on disk before this returns. Several processes may write one file."""
     line = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -39,6 +30,20 @@ def append_journal(
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def append_journal(
+    path: Path, event: str, fields: Mapping[str, Any], source: str = "power"
+) -> dict[str, Any]:
+    """Append one record, with its time, and return it; see :func:`append_line`."""
+    record = {
+        "ts": utc_text_at(time.time()),
+        "mono_ns": time.monotonic_ns(),
+        "source": source,
+        "event": event,
+        **fields,
+    }
+    append_line(path, record)
     return record
 
 
