@@ -31,7 +31,7 @@ RESOLVE_ALERT = "resolve_alert"
 RUNTIME_ACTIONS = frozenset({RAISE_ALERT, RESOLVE_ALERT})
 """Actions that the runtime carries out itself, through its notify port."""
 
-SEVERITIES = ("critical", "warning", "info")
+SEVERITIES = ("emergency", "critical", "warning", "info")
 
 
 @dataclass(frozen=True)
