@@ -62,6 +62,7 @@ def ruleset(instance: Instance, resolvers: Sequence[str], tcp_ports: Sequence[in
     bridge, table = instance.bridge, table_name(instance.name)
     dns = ", ".join(resolvers)
     ports = ", ".join(str(port) for port in tcp_ports)
+    own = ", ".join(str(port) for port in (instance.power_port, instance.alert_port) if port)
     dns_forward = f"ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport 53 accept" if dns else ""
     return f"""\
 table inet {table} {{
@@ -81,7 +82,7 @@ table inet {table} {{
   chain machine {{
     ct state established,related accept
     meta l4proto icmp accept
-    ip daddr {instance.gateway} tcp dport {instance.power_port} accept
+    ip daddr {instance.gateway} tcp dport {{ {own} }} accept
     {dns_forward}
     drop
   }}
