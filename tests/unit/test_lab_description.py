@@ -98,7 +98,7 @@ def test_nothing_new_comes_in_and_only_power_control_answers(lab):
     assert accepted == [
         "ct state established,related accept",
         "meta l4proto icmp accept",
-        "ip daddr 10.89.99.1 tcp dport 7443 accept",
+        "ip daddr 10.89.99.1 tcp dport { 7443 } accept",
     ]
 
 
