@@ -118,7 +118,9 @@ def add_parser(sub: Any) -> None:
     watch.add_argument("--output", type=Path, metavar="FILE", help="JSON lines; standard output by default")
 
     rooms = _action(actions, "alerts", "what the lab's chat rooms were told; exit 1 when nothing", _alerts)
-    rooms.add_argument("--name", metavar="ALERT", help="only of this alert")
+    rooms.add_argument(
+        "--name", metavar="ALERT", action="append", default=[], help="only of this alert; may be given again"
+    )
     rooms.add_argument("--status", choices=("firing", "resolved"))
     rooms.add_argument("--since", default="", metavar="UTC", help="not before, as in 2026-11-22T03:04:05Z")
     rooms.add_argument(

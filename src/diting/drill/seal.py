@@ -26,7 +26,7 @@ from ..report import chain, index
 from ..report.build import build
 from ..report.inputs import EvidenceInputError, write_durably
 from ..report.verdict import POWER_LOSSES
-from . import compare, facts, guard_facts
+from . import alert_facts, compare, facts, guard_facts
 from .converged import tree_hash
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
         write_json_lines(run_dir / "timeline" / f"{name}.{guard}.jsonl", lines)
     farewell = read_lines(run_dir / "logs" / "fin-watch.jsonl")
     drill.update(_sections(collected, about, marks, [*watch, *beside], drill, farewell))
+    if (asked := collected.get("alerts")) and "inject_sent" in marks and drill.get("outcome") == "completed":
+        _set_alerts(run_dir, drill, alert_facts.judge(asked, marks["inject_sent"], drill.get("clocks")))
     if about.get("survived") and drill.get("outcome") == "completed":
         told = facts.role_changes(collected.get("before") or {}, collected.get("after") or {})
         kept = [
@@ -166,6 +168,21 @@ def write_inputs(run_dir: Path, root: Path, version: str) -> None:
     write_json(run_dir / "drill.json", drill)
     if marks and about:
         write_json(ledger / "judge-input.json", _judge_input(about))
+
+
+def _set_alerts(run_dir: Path, drill: dict[str, Any], told: dict[str, Any]) -> None:
+    """Put into ``drill`` what became of its alert. One that did not come is a reason, and no target that nobody measured."""
+    write_json_lines(run_dir / "timeline" / "alerts.jsonl", told["lines"])
+    drill["figures"] = {**(drill.get("figures") or {}), **told["figures"]}
+    drill["figure_resolutions"] = {
+        **(drill.get("figure_resolutions") or {}),
+        **dict.fromkeys(told["figures"], 0.0),
+    }
+    drill["reasons"] = [*(drill.get("reasons") or []), *told["reasons"]]
+    if told["reasons"]:
+        drill["targets"] = {
+            name: target for name, target in drill["targets"].items() if name != alert_facts.FIGURE
+        }
 
 
 def _guard_journals(logs: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -33,6 +33,8 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "RTO (from the fault)", _seconds(report["rto_fault_seconds"])
     yield "acknowledged / lost", f"{report['acked']} / {report['lost']}"
     yield "full redundancy after", _seconds(report["full_redundancy_seconds"])
+    if "alert_seconds" in report:
+        yield "alert with a receiver after", _seconds(report["alert_seconds"])
     for path, figures in sorted((report.get("paths") or {}).items()):
         # Beside the RTO, which ends with the last failed write: one that is much longer than the silence counts stragglers.
         silence = _seconds(figures.get("largest_ack_gap_seconds"))

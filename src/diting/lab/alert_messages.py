@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _POLL_SECONDS = 0.2
@@ -25,9 +26,9 @@ def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def received(
-    path: Path, name: str | None, status: str | None, since: str, wait_seconds: float
+    path: Path, names: Collection[str], status: str | None, since: str, wait_seconds: float
 ) -> list[dict[str, Any]]:
-    """Rows about alert ``name`` in ``status`` at or after ``since`` (UTC, ISO 8601), waiting for the first one.
+    """Rows about any alert of ``names`` (all, if there are none) in ``status`` at or after ``since`` (UTC, ISO 8601), waiting for the first one.
 
     Raises ValueError for a line that cannot be read, other than a last one that is being written.
     """
@@ -41,7 +42,7 @@ def received(
             for row in rows(json.loads(line))
             if row["at"] >= since.removesuffix("Z")
             and status in (None, row["status"])
-            and (name is None or name == row["alert"] or (row["alert"] is None and name in row["text"]))
+            and (not names or row["alert"] in names or any(name in row.get("text", "") for name in names))
         ]
         if found or time.monotonic() >= deadline:
             return found

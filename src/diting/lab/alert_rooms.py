@@ -2,7 +2,7 @@
 """Chat rooms and pagers of the lab: takes what the alerting sends, answers as each API does, and keeps it with the time.
 
 ``POST /KIND/NAME`` with KIND one of webhook, dingtalk, feishu, wecom, pagerduty. Every message is a line in ``received.jsonl``:
-``{"at", "mono_ns", "kind", "room", "alerts": [{"alert", "status", "labels"}], "body"}``; ``alerts`` is filled where the form
+``{"at", "mono_ns", "kind", "room", "alerts": [{"alert", "status", "labels", "starts_at"}], "body"}``; ``alerts`` is filled where the form
 has them (webhook, pagerduty). Plain HTTP on the lab's gateway address; it looks at no signature and knows no rate limit.
 """
 
@@ -37,7 +37,12 @@ def alerts_of(kind: str, body: Any) -> list[dict[str, Any]]:
     """What a message is about, where its form says so."""
     if kind == "webhook" and isinstance(body.get("alerts"), list):
         return [
-            {"alert": one["labels"].get("alertname"), "status": one["status"], "labels": one["labels"]}
+            {
+                "alert": one["labels"].get("alertname"),
+                "status": one["status"],
+                "labels": one["labels"],
+                "starts_at": one.get("startsAt"),
+            }
             for one in body["alerts"]
         ]
     if kind == "pagerduty":

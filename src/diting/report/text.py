@@ -32,6 +32,7 @@ NAMES = {
     "rpo_count": "RPO, writes lost",
     "rpo_time_seconds": "RPO, time",
     "full_redundancy_seconds": "Full redundancy after",
+    "alert_seconds": "First alert with a receiver after",
     "halt_seconds": "Orders halted after",
     "orders_accepted_while_open": "Orders accepted while open",
     "ghost": "Ghost writes",
