@@ -27,10 +27,23 @@ def test_listens_for_the_database_and_for_nothing_else(host):
         "0.0.0.0:5000 haproxy",
         "0.0.0.0:5001 haproxy",
         "127.0.0.1:9601 diting",
+        "*:9090 prometheus",
+        "*:9093 prometheus-aler",
+        "*:9100 prometheus-node",
     }
 
 
-@pytest.mark.parametrize("name", ["chrony.service", "diting-guard-clock.service", "haproxy.service"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chrony.service",
+        "diting-guard-clock.service",
+        "haproxy.service",
+        "prometheus.service",
+        "prometheus-alertmanager.service",
+        "prometheus-node-exporter.service",
+    ],
+)
 def test_service_runs_and_starts_at_boot(host, name):
     has_to_run(host, name)
 
@@ -48,6 +61,8 @@ def test_files_have_exactly_these_owners_and_modes(host):
         "/var/lib/diting/guards/clock": "750 _chrony:_chrony",
         "/var/lib/diting/guards/clock/journal.jsonl": "640 _chrony:_chrony",
         "/var/lib/diting/journal": "2770 root:diting-journal",
+        "/etc/prometheus/alertmanager.yml": "640 root:prometheus",
+        "/etc/prometheus/rules/diting.yml": "644 root:root",
         "/opt/diting": "755 root:root",
         "/opt/diting/releases": "755 root:root",
     }
@@ -138,8 +153,18 @@ def test_checks_of_the_proxy_verify_the_authority(host):
         ("haproxy", {"haproxy_backends": []}, "haproxy_backends"),
         ("haproxy", {"haproxy_write_port": 5001}, "haproxy_"),
         ("guard_runtime", {"guard_runtime_keep_releases": 0}, "guard_runtime_keep_releases"),
+        (
+            "alerting",
+            {
+                "alerting_receivers": [
+                    {"name": "a", "kind": "webhook", "severities": ["warning"], "url": "https://a.example"}
+                ]
+            },
+            "wanted critical and emergency",
+        ),
+        ("host_metrics", {"host_metrics_collectors": ["cpu"]}, "host_metrics_collectors"),
     ],
-    ids=["no backends", "one port twice", "keep nothing"],
+    ids=["no backends", "one port twice", "keep nothing", "nobody is told", "no textfiles"],
 )
 def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, variables, named):
     has_to_be_refused(role, variables, named)

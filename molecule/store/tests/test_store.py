@@ -48,12 +48,11 @@ def client(authority: Path | bool, *, secret: str | None = None, scheme: str = "
     )
 
 
-def test_listens_for_s3_and_for_nothing_else(host):
-    (socket,) = listening(host)
-    assert socket.rsplit(":", 1)[1] == "7070 versitygw"
+def test_listens_for_s3_and_for_the_alerting_and_for_nothing_else(host):
+    assert listening(host) == {"*:7070 versitygw", "0.0.0.0:9097 diting"}
 
 
-@pytest.mark.parametrize("name", ["chrony.service", "versitygw.service"])
+@pytest.mark.parametrize("name", ["chrony.service", "versitygw.service", "diting-alert-relay.service"])
 def test_service_runs_and_starts_at_boot(host, name):
     has_to_run(host, name)
 
@@ -71,6 +70,7 @@ def test_files_have_exactly_these_owners_and_modes(host):
     wanted = {
         "/etc/diting/pki/host.key": "640 root:diting-pki",
         "/etc/versitygw/versitygw.env": "600 root:root",
+        "/etc/diting/alerts/relay.json": "640 root:diting",
         "/var/lib/versitygw/data": "750 versitygw:versitygw",
         "/var/lib/versitygw/data/diting-wal": "750 versitygw:versitygw",
     }
@@ -122,8 +122,18 @@ def test_an_unknown_authority_and_plain_text_are_refused():
         ("object_store", {"object_store_secret_key": "short"}, "object_store_secret_key"),
         ("object_store", {"object_store_min_free_bytes": 1 << 60}, "object_store_min_free_bytes"),
         ("pki", {"pki_ca_host": "nobody"}, "pki_ca_host"),
+        ("alert_relay", {"alert_relay_direct": ["somebody"]}, "alert_relay_direct"),
+        ("alert_relay", {"alert_relay_clients": ["store1"]}, "alert_relay_clients"),
     ],
-    ids=["no checksum", "no file", "weak key", "no space", "no authority"],
+    ids=[
+        "no checksum",
+        "no file",
+        "weak key",
+        "no space",
+        "no authority",
+        "nobody is told",
+        "watches itself",
+    ],
 )
 def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, variables, named):
     has_to_be_refused(role, variables, named)
