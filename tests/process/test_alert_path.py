@@ -325,8 +325,10 @@ def test_settings_that_cannot_be_used_stop_it_with_all_that_is_wrong(path):
 
 
 def test_a_try_says_who_took_it(path):
-    path.rooms.refuse = {"hook"}
+    path.rooms.refuse = {"room"}
     command = [sys.executable, "-m", "diting.cli.main", "alerts", "try", str(path.folder / "relay.json")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
-    assert "room: taken" in done.stdout
-    assert "Nothing is wrong" in path.rooms.texts("room")[0]
+    assert done.returncode == 1
+    assert "room: HTTP 200, but refused" in done.stdout
+    assert "hook: taken" in done.stdout
+    assert [name for name, _ in path.rooms.alerts("hook")] == ["DitingTry"]

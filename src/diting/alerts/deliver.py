@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import smtplib
 import ssl
 import time
@@ -40,7 +41,7 @@ def deliver(receiver: Receiver, told: Notification, timeout_seconds: float) -> s
             why = _post(receiver.kind, request, context, timeout_seconds)
             if why is not None:
                 return why
-    except (OSError, smtplib.SMTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, smtplib.SMTPException, ValueError) as error:
         # The class and not always the words: those of urllib may repeat the address, which is a secret.
         return _words(error)
     return None

@@ -20,6 +20,7 @@ from .relay import Relay
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Callable
 
     from .settings import Settings
 
@@ -135,6 +136,14 @@ class Server(ThreadingHTTPServer):
             self.shutdown_request(secure)
 
 
+def settle(relay: Relay, pair: tuple[str, str], log: Callable[..., None]) -> None:
+    """Tell one receiver of a silence; a defect is in the log and not lost with the thread's result."""
+    try:
+        relay.settle(pair)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and has to be seen
+        log("defect", source=pair[0], receiver=pair[1], problem=type(error).__name__)
+
+
 def run(settings: Settings) -> int:
     """Serve until SIGTERM; 0. Raises OSError for an address or a certificate that cannot be had."""
     logger = make_logger("info", SystemClock())
@@ -158,7 +167,7 @@ def run(settings: Settings) -> int:
     pool = ThreadPoolExecutor(max_workers=pairs)
     while not stop.wait(_WATCH_SECONDS):
         for pair in relay.watch():
-            pool.submit(relay.settle, pair)
+            pool.submit(settle, relay, pair, log)
         if ear.is_alive():
             notify("WATCHDOG=1")
     server.shutdown()

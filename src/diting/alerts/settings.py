@@ -21,6 +21,8 @@ class ConfigError(Exception):
 
 def _address(text: str) -> str:
     # Its own words for what is wrong: an address of a chat room is a secret, and must not be repeated.
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError("wanted an address without blanks in it")
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("wanted an address that begins with http:// or https:// and names a host")

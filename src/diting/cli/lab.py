@@ -121,6 +121,7 @@ def add_parser(sub: Any) -> None:
     rooms.add_argument(
         "--name", metavar="ALERT", action="append", default=[], help="only of this alert; may be given again"
     )
+    rooms.add_argument("--instance", metavar="HOST", action="append", default=[], help="only about this host")
     rooms.add_argument("--status", choices=("firing", "resolved"))
     rooms.add_argument("--since", default="", metavar="UTC", help="not before, as in 2026-11-22T03:04:05Z")
     rooms.add_argument(
@@ -335,7 +336,7 @@ def _fin_watch(args: argparse.Namespace, instance: lab.Instance) -> int:
 def _alerts(args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab.alert_messages import received
 
-    found = received(instance.alerts_file, args.name, args.status, args.since, args.wait)
+    found = received(instance.alerts_file, args.name, args.instance, args.status, args.since, args.wait)
     for row in found:
         print(json.dumps(row, sort_keys=True))
     return 0 if found else EXIT_PROBLEM

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.journal import parse_utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 FIGURE = "alert_seconds"
 """Seconds from the fault to the first alert about it that a receiver has."""
@@ -19,10 +19,14 @@ _SLACK = timedelta(seconds=1)
 
 
 def arrivals(
-    rows: Iterable[Mapping[str, Any]], names: Iterable[str], sent: Mapping[str, Any]
+    rows: Iterable[Mapping[str, Any]],
+    names: Iterable[str],
+    sent: Mapping[str, Any],
+    hosts: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The rows (``at``, ``alert``, ``status``, maybe ``starts_at``) that tell of the fault sent at ``sent``, in order.
 
+    Of an alert about an instance only one about any of ``hosts`` counts, where these are given.
     An alert of before that is told again, and one that has begun before, are of something else.
     """
     zero = parse_utc(str(sent["ts"])) - _SLACK
@@ -33,11 +37,17 @@ def arrivals(
             for row in rows
             if row.get("alert") in wanted
             and row.get("status") == "firing"
+            and _about(row, hosts)
             and parse_utc(str(row["at"])) >= zero
             and (not row.get("starts_at") or parse_utc(str(row["starts_at"])) >= zero)
         ),
         key=lambda row: str(row["at"]),
     )
+
+
+def _about(row: Mapping[str, Any], hosts: Sequence[str]) -> bool:
+    instance = str((row.get("labels") or {}).get("instance") or "").partition(":")[0]
+    return not hosts or instance in hosts
 
 
 def timeline(told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -79,7 +89,7 @@ def judge(
     asked: Mapping[str, Any], sent: Mapping[str, Any], clocks: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """What the drill's evidence has of it: ``figures``, ``lines`` of the timeline, ``reasons``."""
-    told = arrivals(asked.get("rows") or [], asked["names"], sent)
+    told = arrivals(asked.get("rows") or [], asked["names"], sent, asked.get("hosts") or ())
     if not told:
         message = f"no receiver was told of the fault by {' or '.join(asked['names'])} within {asked['limit_seconds']:g} s"
         reason = {

@@ -26,9 +26,14 @@ def rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def received(
-    path: Path, names: Collection[str], status: str | None, since: str, wait_seconds: float
+    path: Path,
+    names: Collection[str],
+    hosts: Collection[str],
+    status: str | None,
+    since: str,
+    wait_seconds: float,
 ) -> list[dict[str, Any]]:
-    """Rows about any alert of ``names`` (all, if there are none) in ``status`` at or after ``since`` (UTC, ISO 8601), waiting for the first one.
+    """Rows about any alert of ``names`` about any instance of ``hosts`` (all, if there are none), begun and told in ``status`` at or after ``since`` (UTC, ISO 8601), waiting for the first one.
 
     Raises ValueError for a line that cannot be read, other than a last one that is being written.
     """
@@ -42,7 +47,9 @@ def received(
             for row in rows(json.loads(line))
             if row["at"] >= since.removesuffix("Z")
             and status in (None, row["status"])
-            and (not names or row["alert"] in names or any(name in row.get("text", "") for name in names))
+            and (row.get("starts_at") or row["at"]) >= since.removesuffix("Z")
+            and (not names or row["alert"] in names)
+            and (not hosts or str(row.get("labels", {}).get("instance", "")).partition(":")[0] in hosts)
         ]
         if found or time.monotonic() >= deadline:
             return found
