@@ -8,6 +8,7 @@ command on the host has ended. The lab has to be up and converged, and nothing e
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from spread import spread
 from diting.cli.main import UsageParser
 from diting.core.verdict import EXIT_USAGE
 
+EXIT_TERMINATED = 143
 DITING = str(Path(sys.executable).with_name("diting"))
 TEXTFILE = "/var/lib/prometheus/node-exporter/diting_restore_test.prom"
 OLD = f'diting_backup_proven_restore_timestamp_seconds{{cluster="diting"}} {time.time() - 365 * 86400:.0f}'
@@ -55,6 +57,11 @@ def main() -> int:
     if not 1 <= options.runs <= 100 or not 1 <= options.limit <= 3600:
         found = f"--runs {options.runs} --limit {options.limit:g}"
         parser.exit(EXIT_USAGE, f"bench-alerts: found {found}, wanted 1 to 100 runs and 1 to 3600 seconds\n")
+    # What was done is taken back by "finally", so that an end from outside has to come as an exception.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+    for alert in sorted({alert for _, alert, _, _ in CASES.values()}):
+        if alert in on("ops1", f"diting-amtool alert query alertname={alert}"):
+            parser.exit(1, f"bench-alerts: found {alert} standing already, wanted an alerting in peace\n")
     print("seconds until a receiver has the alert; n / min / median / max")
     missed = False
     for name, (host, alert, do, undo) in CASES.items():
@@ -80,9 +87,13 @@ def once(host: str, alert: str, do: str, undo: str, limit_seconds: float) -> flo
     return seconds
 
 
-def on(host: str, script: str) -> None:
-    """Run ``script`` on a host of the lab. Raises CalledProcessError."""
-    subprocess.run([DITING, "lab", "ssh", host, script], check=True, timeout=60, stdin=subprocess.DEVNULL)
+def on(host: str, script: str) -> str:
+    """Run ``script`` on a host of the lab; what it printed. Raises CalledProcessError."""
+    command = [DITING, "lab", "ssh", host, script]
+    done = subprocess.run(
+        command, check=True, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
 
 
 def arrived(alert: str, status: str, since: datetime, limit_seconds: float) -> bool:
