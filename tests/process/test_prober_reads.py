@@ -202,6 +202,8 @@ def test_a_whole_run_is_judged(server, standby, programs):
         "stability_seconds": 3,
         "control_min_seconds": 1,
         "rto_target_seconds": 30,
+        # At so few slots, two tenths of a second of a busy machine are more than the hundredth part that a drill may miss.
+        "max_missed_ratio": 0.2,
     }
     (programs.directory / "judge-input.json").write_text(json.dumps(settings), encoding="utf-8")
     programs.diting("ledger", "judge", "--run-dir", programs.directory)
