@@ -74,10 +74,6 @@ class Relay:
         self._knows: set[tuple[str, str]] = set()
         """Who was told that a source is silent, and not yet that this is over."""
 
-    def has_receiver(self, name: str) -> bool:
-        """Whether there is such a receiver."""
-        return name in self._receivers
-
     def tell(self, name: str, told: Notification) -> str | None:
         """Hand ``told`` to receiver ``name``; None when it took it, else why not. Raises KeyError for a stranger."""
         why = self._send(self._receivers[name], told, self.settings.timeout_seconds)

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ..guards.runtime.settings import AbsolutePath, Port, Strict
+from ..guards.runtime.settings import NAME_PATTERN, AbsolutePath, Port, Strict
 
-NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
-CONFIG = Path("/etc/diting/alerts/relay.json")
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ConfigError(Exception):
