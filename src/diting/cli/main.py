@@ -25,6 +25,7 @@ COMMANDS = {
     "backup": "scheduled backups: run, check-config",
     "guard": "resident daemons: run, check-config, status, replay, pause",
     "ledger": "count acknowledged writes: prober, watcher, reader, judge",
+    "schedule": "what is done regularly: list, run, look, check-config",
     "report": "build, index and verify the evidence of drills",
     "lab": "power control and power loss of lab hosts",
     "drill": "phases of a drill",
