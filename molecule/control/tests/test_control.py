@@ -163,8 +163,40 @@ def test_checks_of_the_proxy_verify_the_authority(host):
             "wanted critical and emergency",
         ),
         ("host_metrics", {"host_metrics_collectors": ["cpu"]}, "host_metrics_collectors"),
+        (
+            "drill_schedule",
+            {
+                "drill_schedule_jobs": [
+                    {"name": "a", "command": ["x"], "calendar": "someday", "maximum_age_seconds": 1}
+                ]
+            },
+            "job a: found calendar someday",
+        ),
+        (
+            "drill_schedule",
+            {
+                "drill_schedule_jobs": [
+                    {"name": "a", "playbook": "playbooks/none.yml", "maximum_age_seconds": 1}
+                ]
+            },
+            "found no playbooks/none.yml in /etc",
+        ),
+        (
+            "drill_schedule",
+            {"drill_schedule_jobs": [{"name": "a", "maximum_age_seconds": 1}]},
+            "either a playbook",
+        ),
     ],
-    ids=["no backends", "one port twice", "keep nothing", "nobody is told", "no textfiles"],
+    ids=[
+        "no backends",
+        "one port twice",
+        "keep nothing",
+        "nobody is told",
+        "no textfiles",
+        "no such time",
+        "no such playbook",
+        "nothing to run",
+    ],
 )
 def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, variables, named):
     has_to_be_refused(role, variables, named)
