@@ -86,7 +86,7 @@ class Reason:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; prints one JSON object."""
+    """Run one sub-command; most print one JSON object."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Backups and WAL of this cluster")
     parser.add_argument("--config", default=config.DEFAULT_PATH, help="wrapper settings (JSON)")
     parser.add_argument("--user", default="postgres", help="system user to work as (default: %(default)s)")
@@ -117,7 +117,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         copy.add_argument("--result", required=True, help="file for what was found (JSON)")
     tidy = actions.add_parser("scratch-clean", help="take away what a restore that was killed has left")
     tidy.add_argument("root", help="directory of the scratch instance")
+    counts = actions.add_parser("archive-metrics", help="write what waits to be archived, for Prometheus")
+    counts.add_argument("--cluster", required=True, help="name of the cluster")
+    counts.add_argument("--data-directory", required=True, help="of the server, which is not asked")
+    counts.add_argument("--file", required=True, help="in the folder of node exporter's textfile collector")
     options = parser.parse_args(arguments)
+    if options.action == "archive-metrics":
+        from . import waiting
+
+        return waiting.run(options.cluster, options.data_directory, options.file)
     if options.action in ("prove", "scratch-clean", "rebuild", "rebuild-promote"):
         return _prove(options)
     try:
