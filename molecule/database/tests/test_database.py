@@ -22,6 +22,7 @@ from support.lab_host import (
 )
 
 ADDRESS = "10.89.81.11"
+FIGURES = "/var/lib/prometheus/node-exporter/diting_archive.prom"
 KEY_SHA256 = hashlib.sha256(b"-----BEGIN PGP PRIVATE KEY BLOCK-----").hexdigest()
 
 ASK = """python3 - <<'PY'
@@ -74,6 +75,7 @@ def test_listens_on_its_own_address_and_nowhere_else(host):
         "patroni.service",
         "diting-patroni-nudge.service",
         "etcd-snapshot.timer",
+        "diting-archive-metrics.timer",
     ],
 )
 def test_service_runs_and_starts_at_boot(host, name):
@@ -99,6 +101,14 @@ def test_services_may_do_no_more_than_they_need(host):
         "KillMode": "process",
         "OOMScoreAdjust": "-900",
     }
+    names = (*wanted, "ProtectSystem", "ReadWritePaths", "Result")
+    assert unit(host, "diting-archive-metrics", *names) == {
+        "NoNewPrivileges": "yes",
+        "CapabilityBoundingSet": "cap_dac_read_search",
+        "ProtectSystem": "strict",
+        "ReadWritePaths": "/var/lib/prometheus/node-exporter",
+        "Result": "success",
+    }
 
 
 def test_files_have_exactly_these_owners_and_modes(host):
@@ -114,6 +124,7 @@ def test_files_have_exactly_these_owners_and_modes(host):
         "/var/lib/diting/journal": "2770 root:diting-journal",
         "/var/lib/postgresql/15/main": "700 postgres:postgres",
         "/usr/local/bin/wal-g": "755 root:root",
+        FIGURES: "644 root:root",
     }
     assert modes(host, *wanted) == wanted
 
@@ -231,6 +242,52 @@ def test_there_is_a_full_backup_and_wal_arrives(host):
         assert time.monotonic() < deadline, query(host, "select * from pg_stat_archiver")
 
 
+def figures(host, file: str = FIGURES) -> dict[str, float]:
+    """What waits to be archived, by the name of the figure."""
+    lines = run(host, f"grep ^diting_archive_ {file}").splitlines()
+    assert all('{cluster="diting"} ' in line for line in lines), lines
+    return {line.partition("{")[0].removeprefix("diting_archive_"): float(line.split()[-1]) for line in lines}
+
+
+def test_what_waits_to_be_archived_is_counted_by_the_timer(host):
+    now = float(run(host, "date +%s"))
+    deadline = time.monotonic() + 75
+    while not (found := figures(host)).get("looked_timestamp_seconds", 0) > now:
+        assert time.monotonic() < deadline, (found, run(host, "journalctl -u diting-archive-metrics -n 20"))
+    assert set(found) == {
+        "could_not_look",
+        "looked_timestamp_seconds",
+        "waiting_files",
+        "waiting_bytes",
+        "oldest_waiting_seconds",
+    }
+    assert found["could_not_look"] == 0
+    # PostgreSQL does not take it for a file of its own: it waits until it is removed.
+    mark = "/var/lib/postgresql/15/main/pg_wal/archive_status/molecule.ready"
+    run(host, f"cd /; runuser -u postgres -- touch -d '10 minutes ago' {mark}")
+    try:
+        run(host, "systemctl start diting-archive-metrics.service")
+        found = figures(host)
+        assert found["waiting_files"] >= 1
+        assert found["oldest_waiting_seconds"] >= 600
+    finally:
+        run(host, f"rm -f {mark}; systemctl start diting-archive-metrics.service")
+    assert figures(host)["oldest_waiting_seconds"] < 600
+
+
+def test_a_look_that_fails_is_told_and_is_no_figure_of_nothing(host):
+    unit_says = run(host, "systemctl show diting-archive-metrics -p ExecStart --value")
+    command = unit_says.partition("argv[]=")[2].partition(" ;")[0]
+    elsewhere = "/run/molecule.prom"
+    done = host.run(command.replace("/15/main", "/15/none").replace(FIGURES, elsewhere))
+    try:
+        assert done.rc == 2, done
+        assert "/var/lib/postgresql/15/none: found No such file or directory; wanted " in done.stderr
+        assert figures(host, elsewhere) == {"could_not_look": 1}
+    finally:
+        run(host, f"rm -f {elsewhere}")
+
+
 def test_what_is_dropped_is_written_down_with_its_transaction(host):
     xid = query(
         host,
@@ -287,6 +344,13 @@ def test_the_installed_wal_g_says_what_it_is(host):
 )
 def test_a_wrong_variable_is_refused_by_name_before_anything_changes(role, variables, named):
     has_to_be_refused(role, variables, named)
+
+
+def test_verify_sees_that_nobody_counts_what_waits(host):
+    timer = "diting-archive-metrics.timer"
+    done = verify_while(host, f"systemctl stop {timer}", mended=f"systemctl start {timer}")
+    assert done.returncode != 0
+    assert "Figures of archiving of db1: found the timer inactive" in done.stdout
 
 
 def test_verify_sees_what_is_broken(host):
