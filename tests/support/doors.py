@@ -118,6 +118,11 @@ class Walk:
                 self.tasks(play.get(section) or [], path, frozenset())
 
     def _imported(self, path: Path, name: str) -> None:
+        if "{{" in name and (choices := re.findall(r"'([^']+\.ya?ml)'", name)):
+            # Whichever of them is taken, each has to hold.
+            for choice in choices:
+                self._imported(path, choice)
+            return
         target = path.parent / name
         if name.startswith("diting.dr."):
             target = self.root / "playbooks" / f"{name.removeprefix('diting.dr.').replace('.', '/')}.yml"

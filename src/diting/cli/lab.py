@@ -39,6 +39,9 @@ def add_parser(sub: Any) -> None:
 
     _action(actions, "dsn", "connection string of the database (no secret in it)", _dsn)
 
+    gone = _action(actions, "lose", "lose hosts with all that is on them; lab up makes new ones", _lose)
+    gone.add_argument("hosts", nargs="+", metavar="HOST")
+
     power = actions.add_parser("power", help="ask and order power control")
     orders = power.add_subparsers(dest="order", metavar="ORDER", required=True)
     show = _action(orders, "status", "state of one host, or of all", _power_status)
@@ -192,6 +195,18 @@ def _dsn(_args: argparse.Namespace, instance: lab.Instance) -> int:
     from ..lab import view
 
     print(view.dsn(instance))
+    return 0
+
+
+def _lose(args: argparse.Namespace, instance: lab.Instance) -> int:
+    from ..lab.lose import LoseError, lose
+
+    try:
+        there = lose(instance, args.hosts)
+    except LoseError as error:
+        print(f"diting lab lose: {error}", file=sys.stderr)
+        return EXIT_PROBLEM
+    print(f"lost with all that was on them: {', '.join(there) or 'none, they were not there'}")
     return 0
 
 

@@ -109,12 +109,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     proof.add_argument("--request", required=True, help="what to restore and where (JSON)")
     proof.add_argument("--result", required=True, help="file for what was found (JSON)")
     for name, words in (
+        ("bootstrap", "fetch the data directory of a cluster that is lost, for Patroni to begin with"),
         ("rebuild", "recover a copy of the cluster to a moment, beside it, and keep it"),
         ("rebuild-promote", "promote that copy, once the cluster has stopped"),
     ):
         copy = actions.add_parser(name, help=words)
         copy.add_argument("--request", required=True, help="what to restore and where (JSON)")
         copy.add_argument("--result", required=True, help="file for what was found (JSON)")
+    actions.add_parser("holds", help="name the finished backups of whatever cluster the archive has")
     tidy = actions.add_parser("scratch-clean", help="take away what a restore that was killed has left")
     tidy.add_argument("root", help="directory of the scratch instance")
     counts = actions.add_parser("archive-metrics", help="write what waits to be archived, for Prometheus")
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from . import waiting
 
         return waiting.run(options.cluster, options.data_directory, options.file)
-    if options.action in ("prove", "scratch-clean", "rebuild", "rebuild-promote"):
+    if options.action in ("prove", "scratch-clean", "bootstrap", "rebuild", "rebuild-promote"):
         return _prove(options)
     try:
         _become(options.user)
@@ -134,6 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         walg = config.read_json(settings.walg_config)
         if options.action == "status":
             code, result = _status(walg, options.ready_limit)
+        elif options.action == "holds":
+            code, result = (
+                EXIT_WELL,
+                {"changed": False, "backups": [asdict(one) for one in _backups(walg, "")[1]]},
+            )
         elif options.action == "push":
             with _lock(settings.state_dir):
                 code, result = _one_more(settings, walg, options)
@@ -148,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prove(options: argparse.Namespace) -> int:
-    from . import prove, rebuild
+    from . import bootstrap, prove, rebuild
 
     try:
         _become(options.user)
@@ -160,6 +167,9 @@ def _prove(options: argparse.Namespace) -> int:
             return EXIT_WELL
         if options.action == "prove":
             request, work = prove.read_request(options.request), prove.run
+        elif options.action == "bootstrap":
+            request = prove.read_request(options.request, bootstrap.REQUEST, bootstrap.KINDS)
+            work = bootstrap.run
         else:
             request = prove.read_request(options.request, rebuild.REQUEST, rebuild.KINDS)
             work = rebuild.prepare if options.action == "rebuild" else rebuild.promote
