@@ -61,7 +61,7 @@ def written(tmp_path_factory):
         alerting_targets=[{"job": "node", "targets": ["pg1:9100"]}],
         alerting_receivers=RECEIVERS,
         alerting_relay_url="https://store1:9097",
-        alerting_scheduler_hosts=["ops1"],
+        alerting_scheduler_hosts=["ops1", "ops-a.example.com"],
         alerting_labels={"estate": "test"},
     )
     return folder

@@ -181,6 +181,60 @@ def test_one_job_at_a_time(host):
     assert (host.kept("long")["status"], host.standing("long")) == (143, "failed")
 
 
+def test_the_same_job_is_not_run_beside_itself(host):
+    host.write({"name": "long", "command": ["/bin/sh", "-c", "touch begun; sleep 60"]})
+    process = host.start("long")
+    try:
+        wait_until("the job has begun", (host.root / "begun").exists)
+        before = host.kept("long")
+        done = host.run("run", "long")
+        assert (done.returncode, "long is under way already" in done.stderr) == (EXIT_NOT_RUN, True)
+        assert host.kept("long") == before, "what is known of it is the first run's to write"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def test_a_job_that_waits_for_another_is_at_work_and_can_be_stopped(host):
+    host.write(
+        {"name": "long", "command": ["/bin/sh", "-c", "touch begun; sleep 60"]},
+        {"name": "cut-off", "command": ["/bin/true"]},
+        {"name": "short", "command": ["/bin/true"]},
+        lock_seconds=60,
+    )
+    (host.state / "cut-off.json").write_text(
+        json.dumps(
+            {
+                "name": "cut-off",
+                "since": 1.0,
+                "begun": 2.0,
+                "ended": None,
+                "status": None,
+                "succeeded": time.time(),
+            }
+        )
+    )
+    first = host.start("long")
+    second = None
+    try:
+        wait_until("the long job has begun", (host.root / "begun").exists)
+        second = host.start("short")
+        # systemd names no next time for its timer meanwhile.
+        host.timers = [timer for timer in host.timers if "short" not in str(timer["unit"])]
+        wait_until("the short one waits", lambda: host.standing("short") == "running")
+        assert host.standing("cut-off") == "failed", (
+            "a job that was cut off does not run because another one does"
+        )
+    finally:
+        for process in (second, first):
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
+    _, said = second.communicate(timeout=30)
+    first.communicate(timeout=30)
+    assert (second.returncode, "while it waited" in said) == (143, True)
+    assert host.kept("short")["status"] == 143
+
+
 def test_a_job_that_takes_too_long_ends_with_all_that_it_began(host):
     host.write(
         {

@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.calendar_judge import Row, Seen, Standing, judge
-from .run import LOCK
+from .run import held, lock_of
 from .state import State, StateError, keep, read
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .config import Table
 
 UNIT = "diting-job-{name}.timer"
@@ -44,11 +40,12 @@ def look(table: Table, *, remember: bool = False) -> list[Found]:
     found = []
     try:
         for job in table.jobs:
-            state = read(table.state_dir, job.name)
-            if state is None:
-                state = State(name=job.name, since=now)
-                if remember:
-                    keep(table.state_dir, state)
+            with held(table.state_dir / lock_of(job.name)) as free:
+                state = read(table.state_dir, job.name)
+                if state is None:
+                    state = State(name=job.name, since=now)
+                    if remember and free:
+                        keep(table.state_dir, state)
             seen = Seen(
                 since=state.since,
                 begun=state.begun,
@@ -56,7 +53,7 @@ def look(table: Table, *, remember: bool = False) -> list[Found]:
                 status=state.status,
                 succeeded=state.succeeded,
                 next_run=timers.get(UNIT.format(name=job.name)),
-                running=state.begun is not None and state.ended is None and _locked(table.state_dir),
+                running=not free,
             )
             found.append(Found(judge(job.wanted, seen, now), seen))
     except StateError as error:
@@ -84,24 +81,6 @@ def _timers() -> dict[str, float]:
         ) from error
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
         raise LookError(f"{' '.join(command)}: {error}") from error
-
-
-def _locked(state_dir: Path) -> bool:
-    """Whether a job is at work. Raises StateError."""
-    path = state_dir / LOCK
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StateError(f"{path}: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def as_text(found: list[Found]) -> list[str]:

@@ -17,6 +17,10 @@ description:
     newest timeline that the backup can reach.
   - Names and sizes are looked at, and no content; M(diting.dr.backup_verify) judges, and only a restore proves.
   - The task fails when the store could not be asked. An archive that is empty is an answer.
+options:
+  timeline:
+    description: Only the windows of backups that lead to this timeline, along it, and not along the newest one that each can reach.
+    type: int
 extends_documentation_fragment:
   - diting.dr.attributes
   - diting.dr.attributes.info_module
@@ -57,7 +61,7 @@ backups:
       stored_size: 9036105
 windows:
   description:
-    - For each backup, in the same order, what can be recovered to. C(missing) are the first thousand of the
+    - For each backup (with O(timeline): that leads to it), in the same order, what can be recovered to. C(missing) are the first thousand of the
       segments that are not there although a later one, or the backup, needs them; C(end_lsn) is null when the backup cannot be recovered at all.
   returned: success
   type: list
@@ -71,6 +75,14 @@ windows:
       end_lsn: 0/9000000
       missing: []
       missing_count: 0
+leaves:
+  description:
+    - Timelines that no other one came from, newest first. More than one means that somebody's recovery once went another way; which of them
+      is production's nobody can tell from the archive.
+  returned: success
+  type: list
+  elements: int
+  sample: [1]
 wal:
   description: Unbroken runs of whole segments, for each timeline.
   returned: success
@@ -131,12 +143,14 @@ def plain(backup: Backup) -> dict[str, t.Any]:
     }
 
 
-def result_of(found: Catalog) -> dict[str, t.Any]:
+def result_of(found: Catalog, timeline: int | None = None) -> dict[str, t.Any]:
     """What the module returns of a catalog."""
+    led = [one for one in found.backups if timeline is None or found.reaches(one, timeline)]
     return {
         "changed": False,
         "backups": [plain(backup) for backup in found.backups],
-        "windows": [found.window(backup).as_dict() for backup in found.backups],
+        "windows": [found.window(backup, timeline).as_dict() for backup in led],
+        "leaves": list(found.leaves),
         "wal": segment_runs(found),
         "wal_size": found.wal_size,
         "unfinished": [
@@ -149,9 +163,11 @@ def result_of(found: Catalog) -> dict[str, t.Any]:
 
 def main() -> t.NoReturn:
     """Entry point."""
-    module = AnsibleModule(argument_spec=ARCHIVE_OPTIONS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**ARCHIVE_OPTIONS, "timeline": {"type": "int"}}, supports_check_mode=True
+    )
     try:
-        result = result_of(look_from(module.params).catalog)
+        result = result_of(look_from(module.params).catalog, module.params["timeline"])
     except ArchiveError as error:
         module.fail_json(msg=f"could_not_look: {error}")
     module.exit_json(**result)

@@ -70,26 +70,39 @@ class Row:
     why: str
 
 
+_AHEAD_SECONDS = 60.0
+"""A clock is set back by so much now and then, and nobody was misled."""
+
+
 def judge(wanted: Wanted, seen: Seen, now: float) -> Row:
-    """Times that lie in the future count as now: a clock that was wrong once must not make a job fine for years."""
-    proven = None if seen.succeeded is None else min(seen.succeeded, now)
-    due = (min(seen.since, now) if proven is None else proven) + wanted.maximum_age_seconds
+    """What ended well in the future proves nothing: a clock was wrong then or is now, and nobody knows how old the proof is.
+
+    Such a job is overdue at once, until it ends well again; taken for a proof it would be fine for as long as the clock was ahead.
+    """
+    ahead = max(seen.since, seen.succeeded or 0.0) > now + _AHEAD_SECONDS
+    proven = seen.succeeded
+    due = 0.0 if ahead else (seen.since if proven is None else proven) + wanted.maximum_age_seconds
     begins = seen.next_run if wanted.by_itself else due
     remind = begins - wanted.reminder_seconds if begins is not None and wanted.reminder_seconds > 0 else None
 
     def row(standing: Standing, why: str) -> Row:
         return Row(wanted.name, standing, due, begins, remind, why)
 
+    if ahead:
+        return row(
+            Standing.OVERDUE,
+            "what is known of it is of the future by this clock, so nobody knows how old it is: run it",
+        )
     if now > due:
         if proven is None:
-            return row(Standing.OVERDUE, f"it has never ended well in {_span(now - min(seen.since, now))}")
+            return row(Standing.OVERDUE, f"it has never ended well in {_span(now - seen.since)}")
         return row(
             Standing.OVERDUE,
             f"it last ended well {_span(now - proven)} ago; wanted at most {_span(wanted.maximum_age_seconds)}",
         )
     # systemd names no next time while the service of a timer is at work.
     if seen.running:
-        return row(Standing.RUNNING, "it is under way")
+        return row(Standing.RUNNING, "it is under way, or waits for another one to end")
     if wanted.by_itself and seen.next_run is None:
         return row(Standing.UNSCHEDULED, "its timer is not running, so nothing starts it")
     if seen.cut_off:
