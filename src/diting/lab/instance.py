@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 DEFAULT_ROOT = Path("/var/lib/diting-lab")
 DEFAULT_NAME = "diting"
@@ -76,6 +78,22 @@ class Instance:
 def default_home(name: str = DEFAULT_NAME) -> Path:
     """Home of the lab ``name`` on this machine (``DITING_LAB_HOME`` moves all labs)."""
     return Path(os.environ.get("DITING_LAB_HOME") or DEFAULT_ROOT) / name
+
+
+@contextmanager
+def shared(instance: Instance) -> Iterator[None]:
+    """Hold what the labs of one root share (podman's store) against a lab that comes or goes at the same time."""
+    root = instance.home.parent
+    if not root.is_dir():  # then nothing is there to be shared
+        yield
+        return
+    # The folder itself is locked: it is never removed, and a lock that is removed is none.
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def load(home: Path) -> Instance:

@@ -74,10 +74,12 @@ def prepare(instance: Instance, description: dict[str, Any], run_dir: Path) -> l
     done: list[str] = []
     home = instance.home
     directory(home.parent, 0o755, done)
-    for path in (instance.podman_home, run_dir, home, home / "ssh", home / "hosts", instance.power_dir):
-        directory(path, 0o700, done)
-    directory(instance.podman_home / "networks", 0o755, done)
-    text_file(home / "lab.json", json.dumps(description, indent=2) + "\n", 0o644, done)
+    # With lab.json a lab has a part in what all share: another one that goes now must see it, or be gone already.
+    with lab.shared(instance):
+        for path in (instance.podman_home, run_dir, home, home / "ssh", home / "hosts", instance.power_dir):
+            directory(path, 0o700, done)
+        directory(instance.podman_home / "networks", 0o755, done)
+        text_file(home / "lab.json", json.dumps(description, indent=2) + "\n", 0o644, done)
     ours = ssh_key(home / "ssh" / "id_ed25519", f"diting lab {instance.name}", done)
     pinned = []
     for host, address in instance.hosts.items():

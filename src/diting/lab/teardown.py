@@ -89,16 +89,8 @@ def _wait_gone(identities: list[str]) -> None:
         time.sleep(0.05)
 
 
-def teardown(instance: Instance, run_dir: Path) -> list[str]:
-    """Remove the lab; what several labs share goes with the last of them."""
-    done: list[str] = []
-    # First, so that no timer powers a host on while it is being removed.
-    if power_service.stop(instance):
-        done.append("stopped power control")
-    for pid in _ssh_connections(instance):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-            done.append(f"closed SSH connection {pid}")
+def _remove_hosts(instance: Instance, run_dir: Path, done: list[str]) -> None:
+    """Hosts, network and files; what several labs share goes with the last of them."""
     podman = Podman(instance.podman_home)
     listed: list[dict[str, Any]] = []
     if (instance.podman_home / "containers.conf").exists():
@@ -127,6 +119,20 @@ def teardown(instance: Instance, run_dir: Path) -> list[str]:
                 podman.run("image", "rm", "--all", "--force")
         _remove_tree(run_dir, done)
         _remove_tree(instance.podman_home, done)
+
+
+def teardown(instance: Instance, run_dir: Path) -> list[str]:
+    """Remove the lab and return what was done for it."""
+    done: list[str] = []
+    # First, so that no timer powers a host on while it is being removed.
+    if power_service.stop(instance):
+        done.append("stopped power control")
+    for pid in _ssh_connections(instance):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+            done.append(f"closed SSH connection {pid}")
+    with lab.shared(instance):
+        _remove_hosts(instance, run_dir, done)
     return done
 
 
