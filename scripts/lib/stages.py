@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_stage import pytest_stage
+from side_by_side import Job, side_by_side
 from tally import BIN, ROOT, Tally, call
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
+SCENARIOS_AT_ONCE = 3
 
 
 def lint() -> Tally:
@@ -94,21 +97,24 @@ def no_containers() -> str | None:
 
 
 def molecule() -> Tally:
-    """One scenario per kind of host."""
-    tally = Tally()
+    """One scenario per kind of host, several at a time: they share no host, no network and no address."""
     scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
-    reason = no_containers()
-    for name in scenarios:
-        if reason:
+    if reason := no_containers():
+        tally = Tally()
+        for name in scenarios:
             tally.skip(f"molecule {name}", reason)
-            continue
-        started = time.monotonic()
-        status = call(["molecule", "test", "-s", name, "--no-command-borders"], limit_seconds=1200)
-        tally.add(f"molecule {name}", status == 0, time.monotonic() - started)
-        if status != 0:
+        return tally
+    jobs = [
+        Job(
+            f"molecule {name}",
+            ["molecule", "test", "-s", name, "--no-command-borders"],
             # A scenario that failed half-way keeps its hosts; the next run wants a clean start.
-            call(["molecule", "destroy", "-s", name], limit_seconds=300, quiet=True)
-    return tally
+            ["molecule", "destroy", "-s", name],
+            limit_seconds=1500,
+        )
+        for name in scenarios
+    ]
+    return side_by_side(jobs, at_once=min(SCENARIOS_AT_ONCE, os.cpu_count() or 1))
 
 
 def lab() -> Tally:
@@ -282,5 +288,11 @@ def main(argv: list[str]) -> int:
     return 1 if total.failed else 0
 
 
+def terminated(_number: int, _frame: object) -> NoReturn:
+    """TERM is Ctrl-C: what was started has a session of its own, and would go on without us."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminated)
     sys.exit(main(sys.argv[1:]))
