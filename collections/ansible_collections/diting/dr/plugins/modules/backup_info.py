@@ -61,7 +61,7 @@ backups:
       stored_size: 9036105
 windows:
   description:
-    - For each backup (with O(timeline): that leads to it), in the same order, what can be recovered to. C(missing) are the first thousand of the
+    - For each backup, or with O(timeline) each that leads to it, in the same order, what can be recovered to. C(missing) are the first thousand of the
       segments that are not there although a later one, or the backup, needs them; C(end_lsn) is null when the backup cannot be recovered at all.
   returned: success
   type: list
