@@ -20,6 +20,7 @@ from diting.core.backup_content import findings
 from diting.core.verdict import Health
 from diting.core.wal_names import SEGMENT_BYTES
 from diting.hostio.archive_store import look_at
+from support.archives import flip
 from support.wal_fixtures import archiving, base, cluster, clusters, host, pristine, store  # noqa: F401 - fixtures
 from support.walg_archive import archived, codes, directory, files, only, read_all, seen  # noqa: F401 - fixtures
 
@@ -37,13 +38,6 @@ def shorten(path: Path) -> None:
 
 def empty(path: Path) -> None:
     path.write_bytes(b"")
-
-
-def flip(path: Path) -> None:
-    """One bit in the middle."""
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.write_bytes(raw)
 
 
 def lengthen(path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.archives import flip
 from support.pgp_keys import pgp_key
 from support.restore_place import TABLES, RestorePlace, archive_only, restore_place  # noqa: F401 - fixtures
 from support.servers import as_postgres, own, wait_until
@@ -114,13 +115,6 @@ def server_of(place: RestorePlace) -> int:
     path = place.root / "data/postmaster.pid"
     words = path.read_text().split() if path.exists() else []
     return int(words[0]) if words else 0
-
-
-def flip(path: Path) -> None:
-    """One bit in the middle."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def cut(path: Path) -> None:

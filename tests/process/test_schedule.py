@@ -229,6 +229,7 @@ def test_a_job_that_waits_for_another_is_at_work_and_can_be_stopped(host):
         for process in (second, first):
             if process is not None:
                 process.send_signal(signal.SIGTERM)
+                process.wait(timeout=30)
     _, said = second.communicate(timeout=30)
     first.communicate(timeout=30)
     assert (second.returncode, "while it waited" in said) == (143, True)

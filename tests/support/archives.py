@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,3 +106,24 @@ class Made:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+
+
+def flip(path: Path) -> None:
+    """Spoil an object that lz4 has compressed by one bit in its middle, or by the next one that matters.
+
+    Not each does: of a match among equal bytes another distance says the same.
+    """
+    raw = path.read_bytes()
+    whole = _decoded(raw)
+    for place in range(len(raw) // 2, len(raw)):
+        spoilt = raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+        if _decoded(spoilt) != whole:
+            path.write_bytes(spoilt)
+            return
+    raise AssertionError(f"{path}: no bit of its second half matters")
+
+
+def _decoded(raw: bytes) -> bytes | None:
+    """What lz4 makes of it; None when it finds it damaged."""
+    done = subprocess.run(("lz4", "-d", "-c"), input=raw, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None

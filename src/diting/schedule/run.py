@@ -154,8 +154,10 @@ def held(path: Path, seconds: float = 0.0, stop: _Stop | None = None) -> Iterato
         raise StateError(f"{path}: {error.strerror}") from error
     try:
         end = time.monotonic() + seconds
-        while not (mine := _locked(handle)):
-            if time.monotonic() >= end or (stop is not None and stop.signal is not None):
+        while True:
+            # Asked first: who was told to end must not begin because the other one has ended, too.
+            mine = (stop is None or stop.signal is None) and _locked(handle)
+            if mine or time.monotonic() >= end or (stop is not None and stop.signal is not None):
                 break
             time.sleep(_LOOK_SECONDS)
         yield mine
