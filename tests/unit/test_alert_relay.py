@@ -9,7 +9,8 @@ import pytest
 
 from diting.alerts.messages import notification
 from diting.alerts.relay import Relay
-from diting.alerts.settings import ConfigError, Settings, load
+from diting.alerts.settings import Settings, load
+from diting.guards.runtime.settings import ConfigError
 
 BEAT = notification(
     {

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from diting.backup.config import ConfigError, load
+from diting.backup.config import load
 from diting.backup.run import metrics
 from diting.core.backup_turn import whose_turn
+from diting.guards.runtime.settings import ConfigError
 from support.tree import ROOT
 
 MIB = 2**20

@@ -6,16 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from ..guards.runtime.settings import NAME_PATTERN, AbsolutePath, Port, Strict
+from ..guards.runtime.settings import NAME_PATTERN, AbsolutePath, Port, Strict, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class ConfigError(Exception):
-    """The settings cannot be used; the message lists every problem with its place, a line each."""
 
 
 def _address(text: str) -> str:
@@ -116,14 +112,4 @@ class Settings(Strict):
 
 def load(path: Path) -> Settings:
     """Read the settings. Raises ConfigError; no value is repeated in it, since many are secrets."""
-    try:
-        return Settings.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: found bytes that are no UTF-8, wanted JSON") from error
-    except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from error
+    return read_json(Settings, path)

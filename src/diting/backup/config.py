@@ -5,16 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ..guards.runtime.settings import AbsolutePath, HttpUrl, Strict
+from ..guards.runtime.settings import AbsolutePath, HttpUrl, Strict, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class ConfigError(Exception):
-    """The settings cannot be used; the message lists every problem with its place."""
 
 
 class Tls(Strict):
@@ -46,10 +42,4 @@ class Schedule(Strict):
 
 def load(path: Path) -> Schedule:
     """Read the settings. Raises ConfigError."""
-    try:
-        return Schedule.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()]
-        raise ConfigError(f"{path}: " + "; ".join(problems)) from error
+    return read_json(Schedule, path)

@@ -42,7 +42,8 @@ def add_parser(sub: Any) -> None:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from ..alerts.settings import ConfigError, load
+    from ..alerts.settings import load
+    from ..guards.runtime.settings import ConfigError
 
     try:
         return load(args.config)

@@ -33,8 +33,9 @@ def add_parser(sub: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..backup.config import ConfigError, load
+    from ..backup.config import load
     from ..backup.run import run
+    from ..guards.runtime.settings import ConfigError
 
     try:
         result = run(load(args.config))
@@ -46,7 +47,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from ..backup.config import ConfigError, load
+    from ..backup.config import load
+    from ..guards.runtime.settings import ConfigError
 
     try:
         load(args.config)

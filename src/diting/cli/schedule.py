@@ -44,7 +44,8 @@ def add_parser(sub: Any) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from ..schedule.config import ConfigError, load
+    from ..guards.runtime.settings import ConfigError
+    from ..schedule.config import load
     from ..schedule.table import LookError, as_data, as_text, look, worst
 
     try:
@@ -58,8 +59,9 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _look(args: argparse.Namespace) -> int:
+    from ..guards.runtime.settings import ConfigError
     from ..hostio.restore_records import RecordsError, write
-    from ..schedule.config import ConfigError, load
+    from ..schedule.config import load
     from ..schedule.table import LookError, as_metrics, look
 
     try:
@@ -76,7 +78,8 @@ def _look(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..schedule.config import ConfigError, load
+    from ..guards.runtime.settings import ConfigError
+    from ..schedule.config import load
     from ..schedule.run import run
 
     try:
@@ -88,7 +91,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from ..schedule.config import ConfigError, load
+    from ..guards.runtime.settings import ConfigError
+    from ..schedule.config import load
 
     try:
         load(args.file)

@@ -5,20 +5,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from ..core.calendar_judge import Wanted
-from ..guards.runtime.settings import AbsolutePath, Strict
+from ..guards.runtime.settings import AbsolutePath, ConfigError, Strict, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,39}$"
 """Part of the names of units and files."""
-
-
-class ConfigError(Exception):
-    """The table cannot be used; the message lists every problem with its place."""
 
 
 class Job(Strict):
@@ -75,12 +71,4 @@ class Table(Strict):
 
 def load(path: Path) -> Table:
     """Read the table. Raises ConfigError."""
-    try:
-        return Table.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; role drill_schedule writes it") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: no UTF-8 text: {error.reason}") from error
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()]
-        raise ConfigError(f"{path}: " + "; ".join(problems)) from error
+    return read_json(Table, path)

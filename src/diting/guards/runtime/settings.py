@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 STATE_ROOT = Path("/var/lib/diting/guards")
 RUN_ROOT = Path("/run/diting-guards")
@@ -20,6 +20,28 @@ class Strict(BaseModel):
     """Base of every model here: no unknown key, no silent conversion, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ConfigError(Exception):
+    """A file of settings cannot be used; the message lists every problem with its place, a line each."""
+
+
+_Model = TypeVar("_Model", bound=Strict)
+
+
+def read_json(model: type[_Model], path: Path) -> _Model:
+    """Settings from a file of JSON. Raises ConfigError; no value is repeated in it, since many are secrets."""
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: found bytes that are no UTF-8, wanted JSON") from error
+    except ValidationError as error:
+        lines = [
+            f"{path}: {'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()
+        ]
+        raise ConfigError("\n".join(lines)) from error
 
 
 def _absolute(path: Path) -> Path:
